@@ -1,0 +1,29 @@
+"""The only exceptions a user is meant to meet. Each message says: expected, got, do this."""
+
+
+class SoftpromptError(Exception):
+    """Something failed that the user can act on. The command line prints the message and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class ConfigError(SoftpromptError):
+    """A recipe, an override or a command-line argument is wrong, or names something that is not there (exit 2)."""
+
+    exit_code = 2
+
+
+class DataError(SoftpromptError):
+    """A data file was found but its content is not what was declared (exit 1). Names the file and the line."""
+
+
+class BackboneError(SoftpromptError):
+    """The backbone cannot be loaded, or cannot do what the method needs (exit 1)."""
+
+
+class TrainingError(SoftpromptError):
+    """Training stopped before it could do harm: a non-finite loss, say (exit 1)."""
+
+
+class CheckpointError(SoftpromptError):
+    """A checkpoint is damaged, incomplete or of another run (exit 1)."""
