@@ -27,3 +27,11 @@ class TrainingError(SoftpromptError):
 
 class CheckpointError(SoftpromptError):
     """A checkpoint is damaged, incomplete or of another run (exit 1)."""
+
+
+class Interrupted(SoftpromptError):
+    """A signal stopped the run after it had saved: exit 75 (run again with --resume) or 130 (Ctrl-C)."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

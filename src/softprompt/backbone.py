@@ -1,0 +1,200 @@
+"""The frozen language model and its tokenizer: loading, freezing, hashing, and a weightless form for dry runs."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from softprompt.errors import BackboneError
+from softprompt.inject import Site, checkpoint_contexts, install, probe
+
+BUNDLED = "bundled"
+"""Id of the backbone that lies in the package."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained causal language model, frozen, with attention routed through `softprompt.inject`."""
+
+    id: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+    """None only in the weightless form of `Backbone.plan`."""
+
+    @classmethod
+    def load(
+        cls,
+        id: str = BUNDLED,
+        *,
+        revision: str | None = None,
+        dtype: str = "float32",
+        attention: str = "sdpa",
+        device: str | torch.device | None = None,
+    ) -> "Backbone":
+        """Load by hub id, local folder, or `bundled`; every parameter is frozen and the model is in eval mode.
+
+        Raises:
+            BackboneError: not found, not a causal language model, or no usable end-of-text token.
+        """
+        source = resolve(id)
+        try:
+            with quiet_transformers():
+                config = AutoConfig.from_pretrained(source, revision=revision)
+                _require_causal(id, config)
+                tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+                model = AutoModelForCausalLM.from_pretrained(
+                    source, revision=revision, dtype=getattr(torch, dtype) if dtype != "auto" else "auto"
+                )
+        except (OSError, ValueError, KeyError) as error:
+            raise BackboneError(_cannot_load(id, error)) from error
+        if tokenizer.eos_token_id is None:
+            raise BackboneError(
+                f"backbone {id!r}: its tokenizer names no end-of-text token, which separates source from target. "
+                "Set eos_token in its tokenizer_config.json."
+            )
+        with quiet_transformers():
+            install(model, attention)
+        model.to(device or default_device()).eval().requires_grad_(False)
+        return cls(id, model, tokenizer)
+
+    @classmethod
+    def plan(cls, id: str, *, revision: str | None = None, attention: str = "sdpa") -> "Backbone":
+        """The same architecture on the meta device: shapes and counts, no weights and no tokenizer.
+
+        The configs of the papers' backbones come with the package, so that a dry run needs no network.
+        """
+        built_in = files("softprompt") / "assets" / "configs" / id
+        source = str(built_in) if (built_in / "config.json").is_file() else resolve(id)
+        try:
+            with quiet_transformers():
+                config = AutoConfig.from_pretrained(source, revision=revision)
+                _require_causal(id, config)
+                with torch.device("meta"):
+                    model = AutoModelForCausalLM.from_config(config)
+                install(model, attention)
+        except (OSError, ValueError, KeyError) as error:
+            raise BackboneError(_cannot_load(id, error)) from error
+        return cls(id, model.eval().requires_grad_(False), None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.model.device
+
+    @property
+    def window(self) -> int | None:
+        """Longest input in tokens (learned or trained positions), or None where the config states none."""
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+    @property
+    def eos_id(self) -> int:
+        """End of text: separates source and target, and ends the target."""
+        assert self.tokenizer is not None
+        return int(self.tokenizer.eos_token_id)
+
+    def sites(self) -> tuple[Site, ...]:
+        """The attention sites, found by a probe forward. Raises `BackboneError` where there are none."""
+        return probe(self.model)
+
+    def parameter_count(self) -> int:
+        """Number of parameters, tied ones counted once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def hash(self) -> str:
+        """SHA-256 over names, dtypes, shapes and bytes of all parameters."""
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.model.named_parameters()):
+            digest.update(f"{name}:{parameter.dtype}:{tuple(parameter.shape)}".encode())
+            raw = parameter.detach().reshape(-1).contiguous().cpu().view(torch.uint8)
+            digest.update(raw.numpy().data)
+        return digest.hexdigest()
+
+    def hidden_width(self) -> int:
+        """E, the width of the input embeddings."""
+        return int(self.model.get_input_embeddings().weight.shape[1])
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in the backward pass, with the prefix that the forward saw."""
+        self.model.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": checkpoint_contexts}
+        )
+
+
+def resolve(id: str) -> str:
+    """The folder of the bundled backbone for `bundled`; else the id itself (a local folder or a hub id)."""
+    if id == BUNDLED:
+        return str(files("softprompt") / "assets" / "backbone")
+    path = Path(id).expanduser()
+    if path.exists() and not path.is_dir():
+        raise BackboneError(f"backbone {id!r} is a file; expected a folder with config.json, or a hub id.")
+    if not path.exists() and (id.startswith((".", "/", "~")) or id.count("/") > 1):
+        raise BackboneError(f"backbone folder {id!r} does not exist. Give a folder with config.json, or a hub id.")
+    return str(path) if path.exists() else id
+
+
+@contextmanager
+def selecting(model: PreTrainedModel, positions_BT: Tensor) -> Iterator[None]:
+    """Inside the block the LM head sees only `positions_BT` (boolean), so logits come as (N, V), row by row.
+
+    A hook in front of the head, so whatever the architecture does after it (scaling, soft caps) still happens.
+    """
+    head = model.get_output_embeddings()
+
+    def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0][positions_BT], *args[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def default_device() -> torch.device:
+    """The first CUDA device where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def set_offline() -> None:
+    """Keep hub libraries off the network. Must run before they are imported."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _require_causal(id: str, config: Any) -> None:
+    if getattr(config, "is_encoder_decoder", False):
+        raise BackboneError(
+            f"backbone {id!r} (model type {config.model_type!r}) is an encoder-decoder; "
+            "this version steers decoder-only models (gpt2, llama, mistral, qwen, ...)."
+        )
+
+
+def _cannot_load(id: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    return (
+        f"backbone {id!r} could not be loaded as a causal language model: {reason[:300]} "
+        "Expected a hub id, or a folder with config.json, model.safetensors and tokenizer files."
+    )
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' loading chatter: what matters is raised as an error or printed by us."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        transformers_logging.enable_progress_bar()

@@ -1,0 +1,173 @@
+"""Text to token ids, masks and labels; length buckets. The only place that tokenises and the only place that pads.
+
+Frame (Li & Liang's code): ` source <eos> target <eos>`, with a space on both sides of source and target. The loss is
+on the target's tokens and the final end of text; the separator is part of what is given.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from softprompt.backbone import Backbone
+from softprompt.errors import DataError
+from softprompt.types import Example
+
+IGNORED = -100
+"""Label of a position that carries no loss."""
+
+MEGABATCH = 50
+"""Batches that are sorted by length together: enough to pad little, few enough to stay random."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of one (source, target) pair: `source` ends with the separator, `target` with the end of text."""
+
+    source: tuple[int, ...]
+    target: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.source) + len(self.target)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Padded rows. N counts target tokens over all rows."""
+
+    input_ids_BT: Tensor
+    attention_mask_BT: Tensor
+    position_ids_BT: Tensor
+    """0, 1, 2, ... over each row's own tokens, whatever the padding; 0 on pads."""
+    predicts_BT: Tensor
+    """Boolean: positions whose next token carries loss. False everywhere in a batch without targets."""
+    labels_N: Tensor
+    """The tokens to predict, in the order of `predicts_BT.nonzero()`."""
+
+    @property
+    def rows(self) -> int:
+        return self.input_ids_BT.shape[0]
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__slots__))
+
+
+def encode_sources(backbone: Backbone, sources: Sequence[str]) -> list[tuple[int, ...]]:
+    """` source ` and the separator, after the tokenizer's own beginning-of-text where it has one."""
+    tokenizer, eos = backbone.tokenizer, backbone.eos_id
+    assert tokenizer is not None
+    rows = tokenizer([f" {source} " for source in sources])["input_ids"] if sources else []
+    return [(*(row[:-1] if row and row[-1] == eos else row), eos) for row in rows]
+
+
+def encode_targets(backbone: Backbone, targets: Sequence[str]) -> list[tuple[int, ...]]:
+    """` target ` and the end of text."""
+    tokenizer, eos = backbone.tokenizer, backbone.eos_id
+    assert tokenizer is not None
+    rows = tokenizer([f" {target} " for target in targets], add_special_tokens=False)["input_ids"] if targets else []
+    return [(*row, eos) for row in rows]
+
+
+def encode_pairs(backbone: Backbone, examples: Sequence[Example]) -> list[Encoded]:
+    """One `Encoded` per (source, target), examples in order, their targets in order."""
+    sources = encode_sources(backbone, [example.source for example in examples])
+    flat = [target for example in examples for target in example.targets]
+    targets = iter(encode_targets(backbone, flat))
+    return [
+        Encoded(source, next(targets))
+        for source, example in zip(sources, examples, strict=True)
+        for _ in example.targets
+    ]
+
+
+def require_fit(lengths: Sequence[int], limit: int | None, *, what: str, offset: int = 0) -> None:
+    """Refuse token counts that do not fit the window beside `offset` positions of the prompt.
+
+    Raises:
+        DataError: how many do not fit, which is the longest, and what there is room for.
+    """
+    if limit is None or not lengths:
+        return
+    room = limit - offset
+    too_long = [index for index, length in enumerate(lengths) if length > room]
+    if too_long:
+        worst = max(too_long, key=lambda index: lengths[index])
+        taken = f" beside {offset} positions of the prompt" if offset else ""
+        raise DataError(
+            f"{len(too_long)} of {len(lengths)} {what} are longer than the backbone's window: expected at most {room} "
+            f"tokens ({limit}{taken}), got {lengths[worst]} in number {worst + 1}. "
+            "Shorten or drop them, or take a backbone with a longer window."
+        )
+
+
+def collate(pairs: Sequence[Encoded], pad_id: int, *, side: str = "right") -> Batch:
+    """Pad pairs to the longest of them. `side` is where the pads go; the numbers of real tokens do not depend on it."""
+    longest = max(len(pair) for pair in pairs)
+    ids, labels = [], []
+    for pair in pairs:
+        gap = longest - len(pair)
+        row = [*pair.source, *pair.target]
+        marks = [IGNORED] * len(pair.source) + list(pair.target)
+        pads, holes = [pad_id] * gap, [IGNORED] * gap
+        ids.append(row + pads if side == "right" else pads + row)
+        labels.append(marks + holes if side == "right" else holes + marks)
+    lengths = torch.tensor([len(pair) for pair in pairs])
+    labels_BT = torch.tensor(labels)
+    mask_BT = _mask(lengths, longest, side)
+    next_labels = torch.nn.functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
+    predicts = next_labels != IGNORED
+    return Batch(torch.tensor(ids), mask_BT, _positions(mask_BT), predicts, next_labels[predicts])
+
+
+def collate_sources(sources: Sequence[Sequence[int]], pad_id: int) -> Batch:
+    """Left-padded sources for decoding; no targets."""
+    return collate([Encoded(tuple(source), ()) for source in sources], pad_id, side="left")
+
+
+def _mask(lengths: Tensor, longest: int, side: str) -> Tensor:
+    steps = torch.arange(longest)[None]
+    inside = steps < lengths[:, None] if side == "right" else steps >= longest - lengths[:, None]
+    return inside.long()
+
+
+def _positions(mask_BT: Tensor) -> Tensor:
+    return (mask_BT.cumsum(1) - 1).clamp(min=0) * mask_BT
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which examples make up which optimiser step: a pure function of (step, seed), so a run resumes anywhere.
+
+    Each epoch shuffles anew, sorts megabatches by length, and shuffles the batches; every example comes once an epoch.
+    """
+
+    lengths: tuple[int, ...]
+    batch_size: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The last batch of an epoch may be smaller; no example is dropped."""
+        return -(-len(self.lengths) // self.batch_size)
+
+    def from_step(self, step: int) -> Iterator[list[int]]:
+        """Batches of example indices for optimiser steps `step` (0-based), `step + 1`, ... without end."""
+        while True:
+            epoch, skip = divmod(step, self.steps_per_epoch)
+            for batch in self._epoch(epoch)[skip:]:
+                yield batch
+                step += 1
+
+    def _epoch(self, epoch: int) -> list[list[int]]:
+        generator = random.Random(f"{self.seed}/{epoch}")
+        order = list(range(len(self.lengths)))
+        generator.shuffle(order)
+        chunk = self.batch_size * MEGABATCH
+        bucketed: list[int] = []
+        for start in range(0, len(order), chunk):
+            bucketed += sorted(order[start : start + chunk], key=self.lengths.__getitem__)
+        batches = [bucketed[i : i + self.batch_size] for i in range(0, len(bucketed), self.batch_size)]
+        generator.shuffle(batches)
+        return batches

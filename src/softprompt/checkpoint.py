@@ -1,0 +1,113 @@
+"""Training checkpoints: what a run needs to go on as if it had never stopped. Atomic, checksummed, never pickled."""
+
+import json
+import re
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from softprompt.errors import CheckpointError
+from softprompt.files import load_tensors, verify_manifest, write_folder_atomic
+
+METHOD, OPTIMIZER, STATE = "method.safetensors", "optimizer.safetensors", "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The part of a checkpoint that is not tensors."""
+
+    step: int
+    """Optimiser steps done."""
+    metrics_bytes: int
+    """Length of metrics.jsonl at this step; what comes after is cut off on resume."""
+    best_step: int | None = None
+    best_loss: float | None = None
+    """Lowest dev loss so far, nats per target token."""
+    seconds: float = 0.0
+    """Training time so far, over all sittings. Not exact under a kill: the time since the last save is not in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One step of a run: trainable tensors, optimiser moments, state."""
+
+    method: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    state: State
+
+
+def save(folder: Path, checkpoint: Checkpoint, *, keep: int) -> None:
+    """Write `folder`/step-NNNNNN completely or not at all, then drop all but the newest `keep` and the best."""
+
+    def fill(into: Path) -> None:
+        save_file(_plain(checkpoint.method), into / METHOD)
+        save_file(_plain(checkpoint.optimizer), into / OPTIMIZER)
+        (into / STATE).write_text(json.dumps(asdict(checkpoint.state), indent=2) + "\n", encoding="utf-8")
+
+    write_folder_atomic(folder / _name(checkpoint.state.step), fill)
+    for step in steps(folder)[:-keep]:
+        if step != checkpoint.state.best_step:
+            shutil.rmtree(folder / _name(step))
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps that have a checkpoint, oldest first."""
+    found = (re.fullmatch(r"step-(\d+)", path.name) for path in folder.glob("step-*"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def load(folder: Path, step: int) -> Checkpoint:
+    """Read one checkpoint, every byte checked. Raises `CheckpointError` where it is damaged or missing."""
+    path = folder / _name(step)
+    verify_manifest(path)
+    try:
+        state = State(**json.loads((path / STATE).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path / STATE}: not a state of this version ({error}).") from error
+    return Checkpoint(load_tensors(path / METHOD), load_tensors(path / OPTIMIZER), state)
+
+
+def load_newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole, None where there is none at all.
+
+    A damaged one is passed over with a warning on stderr; where every one is damaged, `CheckpointError`.
+    """
+    candidates = steps(folder)
+    for step in reversed(candidates):
+        try:
+            return load(folder, step)
+        except CheckpointError as error:
+            print(f"warning: {error} Falling back to an earlier checkpoint.", file=sys.stderr)
+    if candidates:
+        raise CheckpointError(f"{folder}: none of its {len(candidates)} checkpoints is whole. Start the run anew.")
+    return None
+
+
+def restore_into(parameters: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Copy saved tensors into the parameters of the same names. Raises `CheckpointError` where they do not match."""
+    import torch
+
+    if parameters.keys() != tensors.keys():
+        odd = sorted(parameters.keys() ^ tensors.keys())
+        raise CheckpointError(f"checkpoint does not fit the method: names differ, first {odd[0]!r}. Was the recipe changed?")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if parameter.shape != tensors[name].shape:
+                raise CheckpointError(
+                    f"checkpoint does not fit the method: {name!r} expected {tuple(parameter.shape)}, "
+                    f"got {tuple(tensors[name].shape)}. Was the recipe changed?"
+                )
+            parameter.copy_(tensors[name])
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _name(step: int) -> str:
+    return f"step-{step:06d}"

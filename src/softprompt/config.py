@@ -1,0 +1,390 @@
+"""Recipe: everything that fixes a run, as frozen models, and its two spellings: YAML and `key=value` overrides.
+
+Fields have a unit in their description. Paths are taken relative to the working directory.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, ValidationInfo, model_validator
+
+from softprompt.errors import ConfigError
+from softprompt.recipes import (
+    KeyPath,
+    describe,
+    expand,
+    find_recipe,
+    locator,
+    nearest,
+    overlay,
+    parse_overrides,
+    read_yaml,
+    show,
+    suggest,
+    write_yaml,
+)
+from softprompt.tasks import load_task
+
+MAIN, UNTUNED = "main", "untuned"
+FilePath = Annotated[Path, Strict(False)]
+Where = Callable[[KeyPath], str]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class BackboneConfig(Section):
+    """The pretrained model and its tokenizer."""
+
+    id: str = Field(default="bundled", min_length=1, description="bundled backbone's name, local folder or hub id")
+    revision: str | None = Field(default=None, description="hub branch, tag or commit; null: the default")
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = Field(
+        default="float32", description="type of the loaded weights; auto: as stored"
+    )
+    attention: Literal["sdpa", "eager"] = Field(default="sdpa", description="attention arithmetic")
+
+
+class PrefixConfig(Section):
+    """Prefix-tuning: learned keys and values at every attention site (Li & Liang 2021)."""
+
+    name: Literal["prefix"] = Field(default="prefix", description="method")
+    length: int = Field(default=10, ge=1, description="prefix length in virtual tokens")
+    reparam: Literal["mlp", "none"] = Field(default="mlp", description="how the prefix is parameterised while trained")
+    hidden: int = Field(default=512, ge=1, description="hidden width of the MLP in units")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="probability of dropout on the prefix")
+    positions: Literal["shifted", "unshifted"] = Field(
+        default="shifted", description="text starts at position `length` (shifted) or 0"
+    )
+
+
+class FinetuneConfig(Section):
+    """Full fine-tuning: all parameters of the backbone are trained."""
+
+    name: Literal["finetune"] = Field(default="finetune", description="method")
+
+
+class UntunedConfig(Section):
+    """The backbone as it is: nothing is trained."""
+
+    name: Literal["untuned"] = Field(default="untuned", description="method")
+
+
+MethodConfig = PrefixConfig | FinetuneConfig | UntunedConfig
+METHOD_CONFIGS: dict[str, type[MethodConfig]] = {
+    "prefix": PrefixConfig,
+    "finetune": FinetuneConfig,
+    "untuned": UntunedConfig,
+}
+
+
+class DataConfig(Section):
+    """What is learned from and scored on: a task's name, or the user's own JSONL, CSV or TSV files."""
+
+    task: str | None = Field(default=None, description="task name; null: the user's own files")
+    dir: FilePath | None = Field(default=None, description="folder with the task's files")
+    train: FilePath | None = Field(default=None, description="training file; null: the task's")
+    dev: FilePath | None = Field(default=None, description="development file; null: the task's, or none")
+    test: FilePath | None = Field(default=None, description="test file; null: the task's, or the dev file")
+    input: str | None = Field(default=None, description="source template over columns; null: the task's, or {source}")
+    target: str | None = Field(default=None, description="target template over columns; null: the task's, or {target}")
+    max_train: int | None = Field(default=None, ge=1, description="training pairs drawn with `seed`; null: all")
+    max_dev: int | None = Field(default=None, ge=1, description="dev sources drawn with `seed`; null: all")
+    max_test: int | None = Field(default=None, ge=1, description="test sources drawn with `seed`; null: all")
+
+    @model_validator(mode="after")
+    def _has_source(self) -> Self:
+        if self.task is None and self.train is None:
+            raise ValueError("expected a task name or a training file, got neither. Set data.task or data.train")
+        if self.task is None and self.dir is not None:
+            raise ValueError(
+                "data.dir is the folder of a task's files, but there is no task. Set data.task, or drop it"
+            )
+        return self
+
+
+class TrainConfig(Section):
+    """The training loop."""
+
+    epochs: int | float = Field(default=5, gt=0, description="passes over the training examples")
+    max_steps: int | None = Field(default=None, ge=1, description="optimiser steps at most; null: by `epochs`")
+    batch_size: int = Field(default=10, ge=1, description="examples per optimiser step")
+    micro_batch: int | None = Field(default=None, ge=1, description="examples per forward pass; null: batch_size")
+    lr: float = Field(default=5e-5, gt=0, description="peak learning rate per step")
+    schedule: Literal["linear", "constant"] = Field(default="linear", description="course of lr after warm-up")
+    warmup_steps: int = Field(default=0, ge=0, description="optimiser steps of linear warm-up")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled decay per step, as a multiple of lr")
+    betas: Annotated[tuple[float, float], Strict(False)] = Field(
+        default=(0.9, 0.999), description="AdamW's two decay rates"
+    )
+    eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon, added to the root of the second moment")
+    clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null: not clipped")
+    loss: Literal["token_mean", "sentence_sum"] = Field(
+        default="token_mean",
+        description="nats per target token, or nats summed over a target and averaged over examples",
+    )
+    frozen_dropout: bool = Field(default=False, description="dropout of the frozen backbone on during training")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="forward arithmetic")
+    gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, more time")
+    eval_every: int | None = Field(default=None, ge=1, description="steps between dev losses; null: each epoch")
+    save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints; null: as eval_every")
+    keep: int = Field(default=2, ge=1, description="newest checkpoints kept, besides the best")
+    select: Literal["best", "last"] = Field(default="best", description="weights kept: lowest dev loss, or last")
+    log_every: int = Field(default=10, ge=1, description="optimiser steps between records of the training loss")
+    max_length: int | None = Field(default=None, ge=1, description="tokens of source and target; null: window")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.micro_batch is not None and self.micro_batch > self.batch_size:
+            raise ValueError(
+                f"expected micro_batch <= batch_size, got {self.micro_batch} > {self.batch_size}. Lower micro_batch"
+            )
+        if any(not 0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"expected betas in [0, 1), got {list(self.betas)}. The usual ones are [0.9, 0.999]")
+        return self
+
+
+class DecodeConfig(Section):
+    """Generation. Its random numbers come from the recipe's seed."""
+
+    strategy: Literal["greedy", "beam", "sample"] = Field(default="beam", description="how the next token is chosen")
+    beams: int = Field(default=5, ge=1, description="beams (beam)")
+    max_new_tokens: int = Field(default=100, ge=1, description="generated tokens at most")
+    min_new_tokens: int = Field(default=0, ge=0, description="generated tokens before the end may come")
+    length_penalty: float = Field(default=1.0, description="exponent of a beam's length (beam)")
+    ban_newline: bool = Field(default=True, description="never generate a line break")
+    temperature: float | None = Field(default=None, gt=0, description="divisor of the logits (sample); null: 1")
+    top_p: float | None = Field(default=None, gt=0, le=1, description="probability mass sampled from (sample)")
+    top_k: int | None = Field(default=None, ge=1, description="tokens sampled from (sample)")
+    batch_size: int = Field(default=16, ge=1, description="sources decoded at once")
+
+    @model_validator(mode="after")
+    def _uses_all(self) -> Self:
+        """Refuse what the strategy would not use: a setting is never skipped in silence."""
+        idle = {"temperature": None, "top_p": None, "top_k": None} if self.strategy != "sample" else {}
+        for key in idle:
+            if getattr(self, key) is not None:
+                raise ValueError(
+                    f"decode.{key} has no effect with strategy {self.strategy}. Set decode.strategy=sample"
+                )
+        if self.strategy != "beam" and (self.beams not in (1, 5) or self.length_penalty != 1.0):
+            key = "beams" if self.beams not in (1, 5) else "length_penalty"
+            raise ValueError(f"decode.{key} has no effect with strategy {self.strategy}. Set decode.strategy=beam")
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"expected min_new_tokens <= max_new_tokens, got {self.min_new_tokens} > {self.max_new_tokens}"
+            )
+        return self
+
+
+class ScoreConfig(Section):
+    """Scoring of the test predictions."""
+
+    suite: str | None = Field(default=None, description="scoring suite; null: the task's own")
+
+
+SECTION_CONFIGS: dict[str, type[Section]] = {
+    "backbone": BackboneConfig,
+    "data": DataConfig,
+    "train": TrainConfig,
+    "decode": DecodeConfig,
+    "score": ScoreConfig,
+}
+
+
+class Recipe(Section):
+    """A whole run. `compare` names further arms: overrides laid over this recipe."""
+
+    version: Literal[1] = Field(default=1, description="version of the recipe format")
+    name: str = Field(
+        pattern=r"^\w[\w.-]*$", max_length=120, description="name of the run's folder; default: the file's"
+    )
+    seed: int = Field(default=101, ge=0, lt=2**32, description="seed of all random numbers")
+    backbone: BackboneConfig = Field(default_factory=lambda: BackboneConfig(), description="the pretrained model")
+    method: Annotated[MethodConfig, Field(discriminator="name")] = Field(
+        default_factory=lambda: PrefixConfig(), description="what is learned"
+    )
+    data: DataConfig = Field(description="what is learned from and scored on")
+    train: TrainConfig = Field(default_factory=lambda: TrainConfig(), description="the training loop")
+    decode: DecodeConfig = Field(default_factory=lambda: DecodeConfig(), description="generation")
+    score: ScoreConfig = Field(default_factory=lambda: ScoreConfig(), description="scoring")
+    compare: dict[str, dict[str, Any]] = Field(default_factory=dict, description="further arms: name -> overrides")
+    untuned: bool = Field(default=True, description="also score the backbone with nothing learned")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthands(cls, raw: Any) -> Any:
+        return expand(raw) if isinstance(raw, Mapping) else raw
+
+    @model_validator(mode="after")
+    def _arms_resolve(self, info: ValidationInfo) -> Self:
+        where = (info.context or {}).get("where", lambda path: f"recipe {self.name}")
+        for name in self.compare:
+            self._arm(name, where)
+        return self
+
+    def arm(self, name: str) -> "Recipe":
+        """Return one arm as a recipe of its own, called `<recipe>-<arm>` (`main`: this recipe without `compare`).
+
+        `untuned` is always there: this recipe with nothing learned. ConfigError for a name that is not an arm.
+        """
+        return self._arm(name, lambda path: f"recipe {self.name}")
+
+    def arms(self) -> tuple[str, ...]:
+        """Return the arms to run, in order: `main`, those of `compare`, and `untuned` where it is asked for."""
+        untuned = self.untuned and self.method.name != UNTUNED
+        return (MAIN, *self.compare, *([UNTUNED] if untuned else []))
+
+    def _arm(self, name: str, where: Where) -> "Recipe":
+        base = to_dict(self) | {"compare": {}, "untuned": False}
+        if name == MAIN and name not in self.compare:
+            return build(base, where)
+        if name == UNTUNED and name not in self.compare:
+            return build(overlay(base, {"method": UNTUNED, "name": f"{self.name}-{name}"}), where)
+        if name not in self.compare:
+            guess = nearest(name, self.arms())
+            raise ConfigError(f"recipe {self.name}: no arm {name!r}{guess}. Arms: {', '.join(self.arms())}.")
+        root = ("compare", name)
+        if name in (MAIN, UNTUNED) or not re.fullmatch(r"\w[\w-]*", name):
+            raise ConfigError(
+                f"{where(root)}: expected an arm name of letters, digits, _ and -, other than {MAIN} and {UNTUNED}, "
+                f"got {name!r}. Rename the arm."
+            )
+        for key in self.compare[name].keys() & {"version", "name", "compare", "untuned"}:
+            raise ConfigError(f"{where((*root, key))}: compare.{name}.{key}: an arm cannot set this. Drop it.")
+        return build(overlay(base, self.compare[name]) | {"name": f"{self.name}-{name}"}, where, root)
+
+
+def load_recipe(ref: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a bundled recipe (by name) or a YAML file (by path) and lay `key=value` overrides over it.
+
+    Overrides are merged with each other first (the later wins), then over the file. One that changes the method
+    drops the old method's fields; `section=null` sets a section back to its defaults. Where the recipe is silent, the
+    task's own decode settings hold. ConfigError names the file and line, or the override.
+    """
+    path = find_recipe(ref)
+    document = read_yaml(path)
+    mine = parse_overrides(overrides)
+    if not isinstance(document.data, dict):
+        raise ConfigError(f"recipe {path}: expected keys such as method and data, got {show(document.data)}.")
+    where = locator(path, document.lines, overrides)
+    name = re.sub(r"[^\w.-]", "-", path.stem)[:100].lstrip(".-") or "recipe"
+    raw = {"name": name, "data": {}} | expand(document.data)
+    _check(raw, where, ())
+    raw = overlay(raw, mine)
+    return build(_with_task(raw, where), where)
+
+
+def _with_task(raw: dict[str, Any], where: Where) -> dict[str, Any]:
+    """Lay a recipe's mapping over its task's decode settings; those of another strategy are left out."""
+    task, decode = (raw.get(key) for key in ("data", "decode"))
+    if not isinstance(task, Mapping) or not isinstance(task.get("task"), str):
+        return raw
+    strategy = decode.get("strategy") if isinstance(decode, Mapping) else None
+    try:
+        known = load_task(task["task"]).decode_for(strategy)
+    except ConfigError as error:
+        raise ConfigError(f"{where(('data', 'task'))}: data.task: {error}") from None
+    return overlay({"decode": known}, raw)
+
+
+def build(raw: Mapping[str, Any], where: Where, root: KeyPath = ()) -> Recipe:
+    """Validate a merged recipe; ConfigError lists every problem. `root` is put before the names of an arm's keys."""
+    _check(raw, where, root)
+    try:
+        return Recipe.model_validate(dict(raw), context={"where": where})
+    except ValidationError as error:
+        problems = [_explain(item, where, root) for item in error.errors(include_url=False)]
+        raise ConfigError("\n".join(dict.fromkeys(problems))) from None
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Return the resolved recipe as plain data (text, numbers, lists, mappings), defaults included."""
+    return recipe.model_dump(mode="json")
+
+
+def dump_yaml(recipe: Recipe) -> str:
+    """Return YAML that loads back as an equal recipe."""
+    return write_yaml(to_dict(recipe))
+
+
+def field_names() -> list[str]:
+    """Return the dotted name of every field of a recipe; the fields of all methods are under `method`."""
+    names = list(Recipe.model_fields)
+    for model in METHOD_CONFIGS.values():
+        names += [f"method.{key}" for key in model.model_fields]
+    for section, config in SECTION_CONFIGS.items():
+        names += [f"{section}.{key}" for key in config.model_fields]
+    return list(dict.fromkeys(names))
+
+
+def _check(raw: Mapping[str, Any], where: Where, root: KeyPath) -> None:
+    """Raise one ConfigError for all keys that are not known and all sections that are not mappings."""
+    problems = [f"{where((*root, *path))}: {text}" for path, text in _problems(raw, root)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _problems(raw: Mapping[str, Any], root: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    sections: dict[str, type[BaseModel]] = {**SECTION_CONFIGS, "method": _method(raw.get("method"))}
+    for key, value in raw.items():
+        dotted = ".".join((*root, key))
+        if key not in Recipe.model_fields:
+            guess = suggest((key,), field_names()) or f"; expected one of: {', '.join(Recipe.model_fields)}"
+            yield (key,), f"unknown key {dotted!r}{guess}."
+        elif key == "compare" and not (
+            isinstance(value, Mapping) and all(isinstance(arm, Mapping) for arm in value.values())
+        ):
+            yield (key,), "compare: expected arm names, each with overrides, such as {finetune: {method: finetune}}."
+        elif key in sections and not isinstance(value, Mapping):
+            keys = ", ".join(sections[key].model_fields)
+            yield (key,), f"{dotted}: expected a section with keys such as {keys}; got {show(value)}."
+        elif key in sections:
+            for name in value:
+                if name not in sections[key].model_fields:
+                    yield (key, name), f"unknown key '{dotted}.{name}'{_belongs(sections[key], key, name)}."
+
+
+def _method(raw: Any) -> type[BaseModel]:
+    """Return the model of a method section; of `prefix` where the name is missing or unknown (reported later)."""
+    name = raw.get("name") if isinstance(raw, Mapping) else None
+    return METHOD_CONFIGS.get(name, PrefixConfig) if isinstance(name, str) else PrefixConfig
+
+
+def _belongs(section: type[BaseModel], key: str, name: str) -> str:
+    owners = [method for method, config in METHOD_CONFIGS.items() if key == "method" and name in config.model_fields]
+    if owners:
+        mine = section.model_fields["name"].default
+        return f" for the method {mine!r}: it belongs to {', '.join(map(repr, owners))}. Drop it, or change method.name"
+    return suggest((key, name), field_names()) or f"; {key} has: {', '.join(section.model_fields)}"
+
+
+def _explain(error: Any, where: Where, root: KeyPath) -> str:
+    """Turn one of pydantic's errors into `where: key: expected ..., got .... What the key is, and its default.`"""
+    loc = [str(part) for part in error["loc"]]
+    if loc[:1] == ["method"]:
+        loc[1:2] = ["name"] if error["type"].startswith("union_tag") else []
+    path = tuple(loc[: 2 if loc and loc[0] in {*SECTION_CONFIGS, "method"} else 1])
+    start = f"{where((*root, *path))}: {'.'.join((*root, *path)) or 'recipe'}"
+    if error["type"] == "value_error":
+        return f"{start}: {error['ctx']['error']}."
+    value = error["input"]
+    if path == ("method", "name"):
+        got = value.get("name") if isinstance(value, Mapping) else value
+        guess = nearest(got, METHOD_CONFIGS) if isinstance(got, str) else ""
+        return f"{start}: expected one of {', '.join(METHOD_CONFIGS)}; got {show(got)}{guess}."
+    sections: dict[str, type[BaseModel]] = {**SECTION_CONFIGS, "method": PrefixConfig}
+    info = (sections[path[0]] if len(path) == 2 else Recipe).model_fields.get(path[-1]) if path else None
+    if info is None:
+        return f"{start}: {error['msg']}, got {show(value)}."
+    default = "" if info.is_required() or info.default_factory else f" (default: {_plain(info.default)})"
+    wanted = describe(info.annotation, info.metadata)
+    return f"{start}: expected {wanted}; got {show(value)}. It means: {info.description}{default}."
+
+
+def _plain(value: Any) -> str:
+    return str(list(value)) if isinstance(value, tuple) else value if isinstance(value, str) else show(value)

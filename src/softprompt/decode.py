@@ -1,0 +1,117 @@
+"""Source text to generated text under one steering, through transformers' `generate`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from softprompt.backbone import Backbone
+from softprompt.batch import collate_sources, encode_sources, require_fit
+from softprompt.config import DecodeConfig
+from softprompt.methods import Steering
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The text generated for one source."""
+
+    index: int
+    """Position in the list of sources."""
+    text: str
+    tokens: int
+    """Generated tokens, the end of text included."""
+
+
+def decode_texts(
+    backbone: Backbone,
+    steering: Steering,
+    sources: Sequence[str],
+    config: DecodeConfig,
+    *,
+    seed: int = 0,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[Decoded]:
+    """Generate for each source, in the order given.
+
+    Sources are sorted by length and left-padded in batches; rows do not influence each other. The prefix has no batch
+    axis: all rows and beams read the same one. `on_batch` hears the number of sources done. `seed` fixes sampling.
+
+    Raises:
+        DataError: a source and `max_new_tokens` do not fit the window beside the prompt.
+    """
+    ids = encode_sources(backbone, sources)
+    reserved = steering.position_offset + config.max_new_tokens
+    require_fit([len(row) for row in ids], backbone.window, what="sources", offset=reserved)
+    options = generation_options(backbone, config)
+    backbone.model.eval()
+    torch.manual_seed(seed)
+    done: list[Decoded] = []
+    with torch.no_grad(), steering.attach(backbone, shared=True):
+        for chunk in _by_length(ids, config.batch_size):
+            done += _decode_batch(backbone, steering.position_offset, ids, chunk, options)
+            if on_batch is not None:
+                on_batch(len(done))
+    return sorted(done, key=lambda row: row.index)
+
+
+def _by_length(ids: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
+    order = sorted(range(len(ids)), key=lambda index: (len(ids[index]), index))
+    return (order[start : start + size] for start in range(0, len(order), size))
+
+
+def _decode_batch(
+    backbone: Backbone, offset: int, ids: Sequence[Sequence[int]], chunk: Sequence[int], options: GenerationConfig
+) -> list[Decoded]:
+    tokenizer = backbone.tokenizer
+    assert tokenizer is not None
+    batch = collate_sources([ids[index] for index in chunk], backbone.eos_id).to(backbone.device)
+    out = backbone.model.generate(
+        batch.input_ids_BT,
+        attention_mask=batch.attention_mask_BT,
+        position_ids=batch.position_ids_BT + offset,
+        generation_config=options,
+    )
+    rows = []
+    for index, row in zip(chunk, out[:, batch.input_ids_BT.shape[1] :].tolist(), strict=True):
+        end = row.index(backbone.eos_id) if backbone.eos_id in row else len(row)
+        text = tokenizer.decode(row[:end], skip_special_tokens=True)
+        rows.append(Decoded(index, " ".join(text.split()), min(end + 1, len(row))))
+    return rows
+
+
+def generation_options(backbone: Backbone, config: DecodeConfig) -> GenerationConfig:
+    """The recipe's settings as transformers' own; settings stored with the backbone play no part."""
+    sampling = config.strategy == "sample"
+    options: dict[str, Any] = {
+        "do_sample": sampling,
+        "num_beams": config.beams if config.strategy == "beam" else 1,
+        "max_new_tokens": config.max_new_tokens,
+        "min_new_tokens": config.min_new_tokens or None,
+        "eos_token_id": backbone.eos_id,
+        "pad_token_id": backbone.eos_id,
+        "bos_token_id": getattr(backbone.tokenizer, "bos_token_id", None),
+        "suppress_tokens": newline_ids(backbone) if config.ban_newline else None,
+        # Stated because transformers fills what is left out from the backbone's own generation config.
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+    }
+    if config.strategy == "beam":
+        options["length_penalty"] = config.length_penalty
+    if sampling:
+        options |= {
+            "temperature": config.temperature or 1.0,
+            "top_p": config.top_p or 1.0,
+            "top_k": config.top_k or 0,
+        }
+    return GenerationConfig(**options)
+
+
+def newline_ids(backbone: Backbone) -> list[int] | None:
+    """Ids of every token whose text contains a line feed (Li & Liang ban GPT-2's two: 198 and 628)."""
+    tokenizer = backbone.tokenizer
+    assert tokenizer is not None
+    vocabulary = backbone.model.get_output_embeddings().weight.shape[0]
+    texts = tokenizer.batch_decode([[index] for index in range(min(vocabulary, len(tokenizer)))])
+    return [index for index, text in enumerate(texts) if "\n" in text and index != backbone.eos_id] or None

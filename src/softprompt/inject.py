@@ -1,0 +1,264 @@
+"""How a prefix reaches the model: one attention function for every architecture that uses transformers' interface.
+
+The function is registered under two names with `AttentionInterface` and `AttentionMaskInterface`. While a prefix is
+active (see `inject`), it puts this site's keys and values, and P always-visible mask columns, in front of the
+backbone's own; otherwise it is the backbone's own attention. Nothing is patched and nothing is stored on a module:
+the active prefix lives in a context variable. The cache holds tokens only.
+
+This is the only module that imports transformers' attention interface.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import noop_context_fn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import eager_mask, sdpa_mask
+
+from softprompt.errors import BackboneError
+
+# Neither name may contain "sdpa": transformers looks for that substring and would refuse some models.
+FUSED = "softprompt_fused"
+EAGER = "softprompt_eager"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One attention module of the backbone, as the probe met it."""
+
+    name: str
+    """Dotted path of the module inside the model, the key of its prefix in files."""
+    kind: str
+    """`encoder`, `decoder` or `cross`."""
+    kv_heads: int
+    key_dim: int
+    value_dim: int
+
+    @property
+    def width(self) -> int:
+        """Numbers that one virtual token stores at this site: keys and values of all KV heads."""
+        return self.kv_heads * (self.key_dim + self.value_dim)
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixKV:
+    """The prefix of one site, without a batch axis: key (H, P, D) and value (H, P, D), H counting KV heads."""
+
+    key: Tensor
+    value: Tensor
+
+    @property
+    def length(self) -> int:
+        """P, in virtual tokens."""
+        return self.key.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Active:
+    prefixes: Mapping[nn.Module, PrefixKV]
+    shared: bool
+
+
+_ACTIVE: ContextVar[_Active | None] = ContextVar("softprompt_active_prefix", default=None)
+_PROBE: ContextVar[list[tuple[nn.Module, tuple[int, ...], tuple[int, ...], tuple[int, ...]]] | None] = ContextVar(
+    "softprompt_probe", default=None
+)
+
+
+@contextmanager
+def inject(model: nn.Module, prefixes: Mapping[str, PrefixKV], *, shared: bool = False) -> Iterator[None]:
+    """Make `prefixes` (site name -> keys and values) visible to every token of every row inside the block.
+
+    Args:
+        model: the backbone whose modules the site names refer to.
+        prefixes: sites left out keep their own attention.
+        shared: score all rows against the one prefix and join the two softmaxes exactly, instead of copying the
+            prefix in front of each row's keys. Equal up to rounding (1e-5 in float32); meant for decoding, where the
+            copy is what costs. Off, the result is bit-equal to the same keys and values in a cache.
+
+    The block must cover the backward pass too where gradient checkpointing recomputes the forward.
+    """
+    modules = dict(model.named_modules())
+    active = _Active({modules[name]: kv for name, kv in prefixes.items()}, shared)
+    token = _ACTIVE.set(active)
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
+def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """`context_fn` for gradient checkpointing: the recomputation sees the prefix that its forward saw.
+
+    Needed because autograd may recompute on a thread of its own, which inherits no context variables.
+    """
+    forward, _ = noop_context_fn()
+    return forward, _reactivate(_ACTIVE.get())
+
+
+@contextmanager
+def _reactivate(active: _Active | None) -> Iterator[None]:
+    token = _ACTIVE.set(active)
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
+def install(model: PreTrainedModel, attention: str = "sdpa") -> None:
+    """Route the attention of `model` through this module; `attention` is what runs below it: `sdpa` or `eager`."""
+    name = FUSED if attention == "sdpa" else EAGER
+    AttentionInterface.register(name, _fused_attention if name == FUSED else _eager_attention)
+    AttentionMaskInterface.register(name, _fused_mask if name == FUSED else _eager_mask)
+    model.set_attn_implementation(name)
+
+
+def probe(model: PreTrainedModel) -> tuple[Site, ...]:
+    """Run one forward of two tokens and return the attention sites that it met, in the order of their calls.
+
+    Works on the meta device too. Raises `BackboneError` where the model makes no call through the interface.
+    """
+    found: list[tuple[nn.Module, tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = []
+    token = _PROBE.set(found)
+    training = model.training
+    try:
+        with torch.no_grad():
+            ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+            model.eval()
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    finally:
+        model.train(training)
+        _PROBE.reset(token)
+    names = {module: name for name, module in model.named_modules()}
+    sites = tuple(
+        Site(names[module], "decoder", kv_heads=key[1], key_dim=key[3], value_dim=value[3])
+        for module, _, key, value in found
+    )
+    if not sites:
+        raise BackboneError(
+            "method 'prefix' needs attention that goes through transformers' AttentionInterface, but "
+            f"model type {model.config.model_type!r} made 0 such calls in a probe forward. "
+            "Use a backbone that does (gpt2, llama, mistral, qwen, gemma, phi, opt, ...), or method 'finetune'."
+        )
+    return sites
+
+
+AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
+
+
+def _fused_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    """The interface's signature; query (B, H, T, D), key and value (B, H_kv, T', D) -> output (B, T, H, D)."""
+    # Soft-capped scores and attention sinks are outside what torch's fused kernel computes.
+    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        return _eager_attention(module, query, key, value, _additive(attention_mask, query.dtype), **kwargs)
+    return _attend(sdpa_attention_forward, module, query, key, value, attention_mask, **kwargs)
+
+
+def _eager_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    """The model's own eager attention, below the prefix."""
+    own = sys.modules[type(module).__module__].eager_attention_forward
+    return _attend(own, module, query, key, value, attention_mask, **kwargs)
+
+
+def _attend(
+    base: AttentionFunction,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    probed = _PROBE.get()
+    if probed is not None:
+        probed.append((module, tuple(query.shape), tuple(key.shape), tuple(value.shape)))
+    active = _ACTIVE.get()
+    prefix = active.prefixes.get(module) if active is not None else None
+    if active is None or prefix is None:
+        return base(module, query, key, value, mask, **kwargs)
+    if mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True):
+        mask = _causal_mask(query, key)
+    if active.shared and _plain(kwargs):
+        return _joined_attention(query, key, value, mask, prefix, kwargs.get("scaling")), None
+    batch = query.shape[0]
+    key = torch.cat([prefix.key.to(key.dtype).expand(batch, -1, -1, -1), key], dim=2)
+    value = torch.cat([prefix.value.to(value.dtype).expand(batch, -1, -1, -1), value], dim=2)
+    return base(module, query, key, value, _widened(mask, prefix.length), **kwargs)
+
+
+def _plain(kwargs: Mapping[str, Any]) -> bool:
+    """Whether this call is softmax(q k / scale + mask) v and nothing else."""
+    extras = ("softcap", "s_aux", "position_bias")
+    return all(kwargs.get(name) is None for name in extras) and not kwargs.get("dropout")
+
+
+def _joined_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, prefix: PrefixKV, scaling: float | None
+) -> Tensor:
+    """Attention over [prefix; tokens] in which the prefix has no batch axis: softmax over both scores at once.
+
+    The queries of all rows meet the prefix in one matrix product per KV head; keys and values of the tokens are read
+    where they lie. Query heads that share a KV head are folded into the time axis.
+    """
+    batch, heads, time, dim = query.shape
+    kv_heads, length = prefix.key.shape[0], prefix.length
+    grouped = (heads // kv_heads) * time
+    query = query * (dim**-0.5 if scaling is None else scaling)
+    q_rows = query.reshape(batch, kv_heads, grouped, dim)
+    q_all = q_rows.transpose(0, 1).reshape(kv_heads, batch * grouped, dim)
+    to_prefix = (q_all @ prefix.key.to(query.dtype).transpose(1, 2)).view(kv_heads, batch, grouped, length)
+    to_tokens = (q_rows @ key.transpose(2, 3)).view(batch, heads, time, key.shape[2])
+    if mask is not None:
+        to_tokens = to_tokens + _additive(mask, query.dtype)
+    scores = torch.cat([to_prefix.transpose(0, 1), to_tokens.view(batch, kv_heads, grouped, -1)], dim=3)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    w_prefix = weights[..., :length].transpose(0, 1).reshape(kv_heads, batch * grouped, length)
+    from_prefix = (w_prefix @ prefix.value.to(query.dtype)).view(kv_heads, batch, grouped, -1).transpose(0, 1)
+    output = weights[..., length:] @ value + from_prefix
+    return output.reshape(batch, heads, time, -1).transpose(1, 2)
+
+
+def _causal_mask(query: Tensor, key: Tensor) -> Tensor:
+    """(1, 1, T, T') boolean: the last query sees every key (aligned bottom right, unlike torch's `is_causal`)."""
+    t, s = query.shape[2], key.shape[2]
+    return torch.ones(t, s, dtype=torch.bool, device=query.device).tril(s - t)[None, None]
+
+
+def _widened(mask: Tensor | None, length: int) -> Tensor | None:
+    """Put `length` visible columns in front of a mask (..., T, T'), boolean (True sees) or additive (0 sees)."""
+    if mask is None:
+        return None
+    return nn.functional.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
+
+
+def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A boolean mask as numbers to add to scores: 0 where visible, the lowest number of `dtype` where not."""
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
+
+
+def _fused_mask(**kwargs: Any) -> Tensor | None:
+    if _ACTIVE.get() is None and _PROBE.get() is None:  # deciding to skip reads values, which the meta device lacks
+        mask: Tensor | None = sdpa_mask(**kwargs)
+        return mask
+    return sdpa_mask(**{**kwargs, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+
+
+def _eager_mask(**kwargs: Any) -> Tensor | None:
+    mask: Tensor | None = eager_mask(**{**kwargs, "allow_is_bidirectional_skip": False})
+    return mask
+
+
+__all__: Sequence[str] = ["PrefixKV", "Site", "checkpoint_contexts", "inject", "install", "probe"]

@@ -1,0 +1,51 @@
+"""Negative log-likelihood of the targets, with logits only where there is a target."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from softprompt.backbone import Backbone, selecting
+from softprompt.batch import Batch, Encoded, collate
+from softprompt.methods import Steering
+
+
+def target_nll(backbone: Backbone, batch: Batch, offset: int) -> Tensor:
+    """Sum over all target tokens of -log p(token | what came before), in nats; a float32 scalar.
+
+    Must be called inside `steering.attach(backbone)`; `offset` is its `position_offset`. The final hidden states are
+    selected before the LM head, so no logits exist at source tokens and pads.
+    """
+    with selecting(backbone.model, batch.predicts_BT):
+        logits_NV = backbone.model(
+            input_ids=batch.input_ids_BT,
+            attention_mask=batch.attention_mask_BT,
+            position_ids=batch.position_ids_BT + offset,
+            use_cache=False,
+        ).logits
+    return torch.nn.functional.cross_entropy(logits_NV.float(), batch.labels_N, reduction="sum")
+
+
+def mean_token_nll(
+    backbone: Backbone,
+    steering: Steering,
+    pairs: Sequence[Encoded],
+    *,
+    batch_size: int,
+    autocast: AbstractContextManager[None] | None = None,
+) -> float:
+    """Mean negative log-likelihood per target token over `pairs`, in nats: the dev loss. Sorted by length, no grad."""
+    total, tokens = 0.0, 0
+    with torch.no_grad(), autocast or nullcontext(), steering.attach(backbone):
+        for chunk in by_length(pairs, batch_size):
+            batch = collate(chunk, backbone.eos_id).to(backbone.device)
+            total += float(target_nll(backbone, batch, steering.position_offset))
+            tokens += len(batch.labels_N)
+    return total / max(tokens, 1)
+
+
+def by_length(pairs: Sequence[Encoded], batch_size: int) -> Iterable[Sequence[Encoded]]:
+    """Batches of similar lengths; the order is fixed, so the sum is reproducible."""
+    ordered = sorted(pairs, key=len)
+    return (ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size))

@@ -1,0 +1,63 @@
+"""What the run ran on, and how much memory it took."""
+
+import contextlib
+import ctypes
+import gc
+import os
+import platform
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "safetensors", "numpy", "sacrebleu")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and machine, for env.json."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new high-water mark. On the CPU this needs Linux; elsewhere the mark is the process's whole life."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):  # hand freed pages back, or they would count again
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """High-water mark in bytes: allocated on the CUDA device, or resident in this process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "linux":
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def free_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,65 @@
+"""What is learned. `METHODS` maps a method's name to its builder; one file a method."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from softprompt.backbone import Backbone
+from softprompt.methods.finetune import FineTuning
+from softprompt.methods.prefix import PrefixTuning
+
+
+class Steering(Protocol):
+    """Anything that the loss and the decoder can run the backbone under."""
+
+    @property
+    def position_offset(self) -> int:
+        """Positions that the steering occupies in front of the text: real tokens start at this position."""
+
+    def attach(self, backbone: Backbone, *, shared: bool = False) -> AbstractContextManager[None]:
+        """Make it act on `backbone` inside the block. `shared`: see `softprompt.inject.inject`."""
+
+
+class Method(Steering, Protocol):
+    """A steering that can be trained."""
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Name -> parameter, in a fixed order. Exactly what the optimiser updates and a checkpoint keeps."""
+
+    def set_mode(self, training: bool) -> None:
+        """Switch the method's own dropout, and the backbone's where the method says so."""
+
+    def stored_count(self) -> int:
+        """Numbers that the folded artefact keeps."""
+
+
+@dataclass(frozen=True)
+class Untuned:
+    """The backbone as it is."""
+
+    position_offset: int = 0
+
+    def attach(self, backbone: Backbone, *, shared: bool = False) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+METHODS: Mapping[str, Callable[[Backbone, Any], Method]] = {
+    "prefix": PrefixTuning.build,
+    "finetune": FineTuning.build,
+}
+
+
+def trained_count(method: Method) -> int:
+    """Number of trained parameters."""
+    return sum(parameter.numel() for parameter in method.trainable().values())
+
+
+def state(method: Method) -> dict[str, Tensor]:
+    """The trainable tensors, detached, by name."""
+    return {name: parameter.detach() for name, parameter in method.trainable().items()}
+
+
+__all__ = ["METHODS", "FineTuning", "Method", "PrefixTuning", "Steering", "Untuned", "state", "trained_count"]

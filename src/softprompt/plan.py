@@ -1,0 +1,105 @@
+"""A dry run: counts, steps and a memory estimate from a recipe, without weights, and without data where a task is known."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from softprompt import data
+from softprompt.backbone import Backbone
+from softprompt.config import Recipe
+from softprompt.errors import ConfigError
+from softprompt.methods import trained_count
+from softprompt.run import build_method
+from softprompt.tasks import load_task
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}
+
+SAVED_PER_TOKEN_AND_LAYER = 30
+"""Numbers kept for the backward pass per token and layer, in units of E, through a frozen block: measured with
+benchmarks/train_step.py on the GPT-2 shape (queries, keys, values, attention output, MLP inner states, norms)."""
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would do; counts in numbers, memory in bytes."""
+
+    backbone_parameters: int
+    trained: int
+    stored: int
+    train_pairs: int | None
+    steps: int | None
+    pairs_source: str
+    memory: dict[str, int]
+
+    def lines(self) -> list[str]:
+        """For people."""
+        share = f"{self.stored / self.backbone_parameters:.3%} of the backbone"
+        gib = {name: f"{count / 2**30:.2f} GiB" for name, count in self.memory.items()}
+        parts = ", ".join(f"{name} {text}" for name, text in gib.items() if name != "total")
+        return [
+            f"backbone parameters  {self.backbone_parameters:,}",
+            f"trained parameters   {self.trained:,}",
+            f"stored parameters    {self.stored:,} ({share})",
+            f"training pairs       {'unknown' if self.train_pairs is None else f'{self.train_pairs:,}'} ({self.pairs_source})",
+            f"optimiser steps      {'unknown' if self.steps is None else f'{self.steps:,}'}",
+            f"memory estimate      {gib['total']} ({parts})",
+        ]
+
+
+def dry_run(recipe: Recipe) -> DryRun:
+    """Build the architecture on the meta device and count.
+
+    Raises:
+        BackboneError: the config of the backbone cannot be had.
+    """
+    backbone = Backbone.plan(recipe.backbone.id, revision=recipe.backbone.revision, attention=recipe.backbone.attention)
+    method = build_method(backbone, recipe)
+    trained = trained_count(method) if method else 0
+    pairs, source = _pairs(recipe)
+    steps = recipe.train.max_steps
+    if steps is None and pairs is not None:
+        steps = math.ceil(recipe.train.epochs * math.ceil(pairs / recipe.train.batch_size))
+    return DryRun(
+        backbone_parameters=backbone.parameter_count(),
+        trained=trained,
+        stored=method.stored_count() if method else 0,
+        train_pairs=pairs,
+        steps=steps,
+        pairs_source=source,
+        memory=_memory(backbone, recipe, trained),
+    )
+
+
+def _pairs(recipe: Recipe) -> tuple[int | None, str]:
+    """Training pairs: counted where the files are there, else as the task publishes them."""
+    try:
+        return len(data.load(recipe.data, recipe.seed).train), "counted"
+    except ConfigError:
+        if recipe.data.task is None:
+            raise
+    published = load_task(recipe.data.task).counts.get("train")
+    if published is None:
+        return None, "no data given"
+    cap = recipe.data.max_train
+    return (min(cap, published.pairs) if cap else published.pairs), "as published; no data given"
+
+
+def _memory(backbone: Backbone, recipe: Recipe, trained: int) -> dict[str, int]:
+    """Weights; gradients and AdamW's moments of what is trained; activations of one micro-batch of mean length."""
+    config: Any = backbone.model.config
+    weights = backbone.parameter_count() * BYTES[recipe.backbone.dtype]
+    if recipe.method.name != "finetune":
+        weights += trained * 4
+    means = load_task(recipe.data.task).mean_tokens if recipe.data.task else None
+    source, target = (means.source, means.target) if means else (64.0, 64.0)
+    rows = recipe.train.micro_batch or recipe.train.batch_size
+    layers = 1 if recipe.train.gradient_checkpointing else config.num_hidden_layers
+    kept = rows * (source + target) * layers * config.hidden_size * SAVED_PER_TOKEN_AND_LAYER
+    logits = rows * target * config.vocab_size * 3
+    memory = {
+        "weights": weights,
+        "gradients": trained * 4,
+        "optimizer": trained * 8,
+        "activations": round((kept + logits) * 4),
+    }
+    return memory | {"total": sum(memory.values())}

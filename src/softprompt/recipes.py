@@ -1,0 +1,384 @@
+"""Recipe files as plain mappings: the bundled ones, the YAML dialect of recipes and tasks, and `key=value` overrides.
+
+The dialect is YAML 1.2's core schema on PyYAML's parser: `1e-3` is a number, `no`, `yes`, `on` and `off` are text,
+keys are always text, a key may appear once, and only plain data can be built.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher, get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+
+from softprompt.errors import ConfigError
+
+KeyPath = tuple[str, ...]
+SHORTHANDS = {"backbone": "id", "method": "name"}
+"""Sections that may be written as a plain text, and the field that the text is for."""
+SECTIONS = ("backbone", "method", "data", "train", "decode", "score", "compare")
+ALIASES = {  # what papers and other tools call a field
+    "backbone.id": ("model", "model_name", "base_model", "pretrained", "checkpoint"),
+    "method.length": ("prefix_length", "prefix_len", "preseqlen", "num_virtual_tokens", "prompt_length"),
+    "method.hidden": ("mid_dim", "hidden_size", "prefix_hidden_size", "width"),
+    "method.reparam": ("prefix_projection", "reparameterization"),
+    "data.dir": ("data_dir", "folder", "path"),
+    "data.dev": ("valid", "validation", "eval_file"),
+    "data.input": ("source", "source_template", "prompt_template"),
+    "data.max_train": ("max_train_samples", "train_size"),
+    "train.epochs": ("num_train_epochs", "num_epochs", "epoch"),
+    "train.batch_size": ("bsz", "batch", "per_device_train_batch_size"),
+    "train.micro_batch": ("micro_batch_size", "gradient_accumulation_steps", "accumulate_grad_batches"),
+    "train.lr": ("learning_rate", "rate"),
+    "train.schedule": ("lr_scheduler", "lr_scheduler_type", "scheduler"),
+    "train.warmup_steps": ("warmup", "num_warmup_steps"),
+    "train.clip": ("max_grad_norm", "grad_clip", "gradient_clipping"),
+    "train.precision": ("bf16", "fp16", "mixed_precision"),
+    "train.max_length": ("max_seq_length", "block_size"),
+    "train.keep": ("save_total_limit",),
+    "train.select": ("load_best_model_at_end",),
+    "decode.beams": ("num_beams", "beam_size", "beam"),
+    "decode.strategy": ("do_sample",),
+    "decode.max_new_tokens": ("max_tokens", "generation_max_length"),
+    "score.suite": ("metrics", "metric"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeInfo:
+    """One bundled recipe: its name, the first line of its leading comment, and its file."""
+
+    name: str
+    title: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a YAML text holds, and the line (from 1) on which each key stands."""
+
+    data: Any
+    lines: Mapping[KeyPath, int]
+
+
+def recipe_folder() -> Path:
+    """Return the folder of the bundled recipes."""
+    return Path(str(files("softprompt"))) / "assets" / "recipes"
+
+
+def list_recipes() -> list[RecipeInfo]:
+    """Return the bundled recipes by name; reads only each file's leading comment."""
+    return [RecipeInfo(path.stem, _title(path), path) for path in sorted(recipe_folder().glob("*.yaml"))]
+
+
+def find_recipe(ref: str) -> Path:
+    """Return the file of a bundled recipe's name or of a path to a YAML file; ConfigError if there is none."""
+    bundled = {path.stem: path for path in recipe_folder().glob("*.yaml")}
+    if ref in bundled:
+        return bundled[ref]
+    path = Path(ref)
+    try:
+        if path.is_file():
+            return path
+        state = "it is a folder, not a file" if path.is_dir() else "there is no such file or bundled recipe"
+    except (OSError, ValueError) as error:
+        state = f"it cannot be read ({getattr(error, 'strerror', None) or error})"
+    guess = nearest(path.name.removesuffix(".yaml").removesuffix(".yml"), bundled)
+    raise ConfigError(
+        f"recipe {ref[:200]!r}: {state}{guess}. Expected a YAML file, or one of: {', '.join(sorted(bundled))}."
+    )
+
+
+def nearest(word: str, words: Iterable[str], intro: str = "; nearest: ") -> str:
+    """Return `; nearest: 'a', 'b'` for the words most like `word` (at most 3), or an empty text."""
+    found = get_close_matches(word[:200], list(words), n=3)
+    return intro + ", ".join(map(repr, found)) if found else ""
+
+
+def read_yaml(path: Path) -> Document:
+    """Parse a YAML file (UTF-8); ConfigError with `file:line` if it cannot be read or parsed."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from None
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: expected UTF-8 text, got byte {raw[error.start]:#04x}.") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Document:
+    """Parse one YAML document; ConfigError that starts with `where:line` if it is not valid."""
+    loader = None
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return Document(None, {})
+        lines: dict[KeyPath, int] = {}
+        _walk(node, (), lines, set(), where)
+        return Document(loader.construct_document(node), lines)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{where}:{mark.line + 1}" if mark else where
+        raise ConfigError(f"{place}: not valid YAML: {error.problem}. Check quotes and indentation there.") from None
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise ConfigError(f"{where}:{line}: not valid YAML: a control or broken character. Remove it.") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: not valid YAML: nested too deep.") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def write_yaml(data: Mapping[str, Any]) -> str:
+    """Return YAML text that `parse_yaml` (and any YAML 1.1 reader) reads back as exactly `data`."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
+
+
+def expand(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Write shorthands out: `backbone: x` is `{id: x}`, `method: x` is `{name: x}`, a null section is empty."""
+    out = dict(raw)
+    for key in out.keys() & set(SECTIONS):
+        if out[key] is None:
+            out[key] = {}
+        elif isinstance(out[key], str) and key in SHORTHANDS:
+            out[key] = {SHORTHANDS[key]: out[key]}
+    if isinstance(out.get("compare"), Mapping):
+        out["compare"] = {
+            arm: expand({} if over is None else over) if over is None or isinstance(over, Mapping) else over
+            for arm, over in out["compare"].items()
+        }
+    return out
+
+
+def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay `over` on a recipe's mapping: sections are merged key by key, and a null section replaces what was there.
+
+    Where `over` names another method, the old method's fields are dropped, and with another backbone its revision.
+    Arms of `compare` merge in the same way.
+    """
+    below, above = expand(base), expand(over)
+    out = _merge(below, {key: value for key, value in above.items() if key not in ("method", "compare")})
+    out.update({key: {} for key in SECTIONS if key in over and over[key] is None})
+    old, new = below.get("backbone"), above.get("backbone")
+    if isinstance(old, Mapping) and isinstance(new, Mapping) and "id" in new and new["id"] != old.get("id", "bundled"):
+        out["backbone"] = {key: value for key, value in out["backbone"].items() if key != "revision" or key in new}
+    if "method" in above and over["method"] is not None:
+        old, new = below.get("method", {}), above["method"]
+        same = (
+            isinstance(old, Mapping)
+            and isinstance(new, Mapping)
+            and new.get("name") in (None, old.get("name", "prefix"))
+        )
+        out["method"] = {**old, **new} if same else new
+    if "compare" in above and over["compare"] is not None:
+        old, new = below.get("compare", {}), above["compare"]
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            arms = {arm: _overlay_arm(old.get(arm), value) for arm, value in new.items()}
+            new = {**old, **arms}
+        out["compare"] = new
+    return out
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Turn `train.lr=1e-3` texts into one nested mapping, the later over the earlier; values are read as YAML."""
+    out: dict[str, Any] = {}
+    for text in overrides:
+        shown = f"override {text[:200]!r}"
+        key, equals, value = text.partition("=")
+        path = key.strip().split(".")
+        if not equals or not all(path):
+            raise ConfigError(f"{shown}: expected key=value with a dotted key, such as train.lr=1e-4.")
+        nested = parse_yaml(value, shown).data
+        for part in reversed(path):
+            nested = {part: nested}
+        if path[0] in SECTIONS and path[0] in out and (out[path[0]] is None) != (nested[path[0]] is None):
+            raise ConfigError(f"{shown}: {path[0]} is set to null and to something else. Drop one of the two.")
+        reset = path[0] in SECTIONS and nested[path[0]] is None
+        out = {**out, **nested} if reset else overlay(out, nested)
+    return out
+
+
+def locator(path: Path, lines: Mapping[KeyPath, int], overrides: Sequence[str]) -> Callable[[KeyPath], str]:
+    """Return a function that says where a key was set: by which override, or in which line of the recipe's file."""
+
+    keys = [tuple(text.partition("=")[0].strip().split(".")) for text in overrides]
+
+    def where(key: KeyPath) -> str:
+        for parts, text in zip(reversed(keys), reversed(overrides), strict=True):
+            if parts == key[: len(parts)]:
+                return f"recipe {path}, override {text[:200]!r}"
+        if any(parts[: len(key)] == key for parts in keys):
+            return f"recipe {path} with its overrides"
+        length = next((n for n in range(len(key), 0, -1) if key[:n] in lines), None)
+        return f"recipe {path}:{lines[key[:length]]}" if length else f"recipe {path}"
+
+    return where
+
+
+def show(value: Any) -> str:
+    """Return a value as a message shows it: short, and with its type where that is the likely mistake."""
+    if isinstance(value, str):
+        return f"the text {value!r}" if len(value) <= 60 else f"the text {value[:60]!r}..."
+    if isinstance(value, Mapping):
+        return "a section with the keys " + ", ".join(map(str, list(value)[:5])) if value else "an empty section"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:.6g}" if isinstance(value, float) else f"{value!r:.60}" if abs(value) < 10**50 else "a huge number"
+
+
+def describe(annotation: Any, bounds: Iterable[Any]) -> str:
+    """Say in words what a field takes: its type, and its bounds as pydantic keeps them (`ge`, `gt`, ... attributes)."""
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path (text)"}
+    parts = list(get_args(annotation)) if get_origin(annotation) in (Union, UnionType) else [annotation]
+    kinds: list[str] = []
+    for part in (
+        get_args(part)[0] if get_origin(part) is Annotated else part for part in parts if part is not NoneType
+    ):
+        if get_origin(part) is Literal:
+            kinds.append("one of " * (len(get_args(part)) > 1) + ", ".join(map(str, get_args(part))))
+        else:
+            kinds.append("a list of 2 numbers" if get_origin(part) is tuple else words.get(part, "a section"))
+    kinds = ["a number"] if kinds == ["a whole number", "a number"] else kinds
+    kinds += ["null"] if NoneType in parts else []
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >=", "max_length": "length <="}
+    limits = [f"{sign} {getattr(item, key)}" for item in bounds for key, sign in signs.items() if hasattr(item, key)]
+    limits += ["of letters, digits, '.', '_' and '-'" for item in bounds if getattr(item, "pattern", None)]
+    return ", ".join([" or ".join(kinds), *limits])
+
+
+def suggest(path: KeyPath, names: Iterable[str]) -> str:
+    """Return `; nearest: 'train.lr'` for an unknown key: by whole name, by last part anywhere, and by `ALIASES`."""
+    wanted, leaf = ".".join(path)[:80], path[-1][:80].lower()
+    scores: dict[str, float] = {}
+    for name in names:
+        near = 0.1 if len(path) > 1 and name.startswith(path[0] + ".") else 0.0
+        words = (name.rpartition(".")[2], *ALIASES.get(name, ()))
+        by_leaf = max(SequenceMatcher(None, leaf, word).ratio() for word in words) - 0.05 + near
+        scores[name] = max(SequenceMatcher(None, wanted, name).ratio(), by_leaf)
+    best = sorted((name for name in scores if scores[name] >= 0.7), key=lambda name: -scores[name])[:3]
+    return "; nearest: " + ", ".join(map(repr, best)) if best else ""
+
+
+def _overlay_arm(old: Any, new: Any) -> Any:
+    return overlay(old, new) if isinstance(old, Mapping) and isinstance(new, Mapping) else new
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        out[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
+def _title(path: Path) -> str:
+    with path.open(encoding="utf-8") as lines:
+        first = next(lines, "")
+    return first.lstrip("#").strip() if first.startswith("#") else ""
+
+
+def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], seen: set[int], where: str) -> None:
+    """Note each key's line in `lines`; refuse keys that are not plain text or appear twice."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _walk(item, (*path, "[]"), lines, seen, where)
+    elif isinstance(node, yaml.MappingNode):
+        mine: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigError(f"{where}:{line}: expected a plain key such as 'train', got a list or a mapping.")
+            name = str(key.value)
+            if name in mine:
+                raise ConfigError(
+                    f"{where}:{line}: the key {name!r} stands twice (first in line {mine[name]}). Keep one."
+                )
+            mine[name] = lines[(*path, name)] = line
+            _walk(value, (*path, name), lines, seen, where)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's parser with the core schema's resolvers and constructors only."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's dumper that also quotes what our loader would not read as text, and never writes aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _scalar(kind: str) -> Any:
+    converters: dict[str, Callable[[str], Any]] = {
+        "bool": lambda text: {"true": True, "false": False}[text.lower()],
+        "int": lambda text: int(text, 0) if text[:2] in ("0o", "0x") else int(text),
+        "float": lambda text: float(re.sub(r"\.(?=inf|nan)", "", text.lower())),
+        "null": lambda text: None,
+        "str": lambda text: text,
+    }
+    convert = converters[kind]
+
+    def construct(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+        text = node.value
+        try:
+            if not isinstance(text, str):
+                raise ValueError
+            return convert(text)
+        except (ValueError, KeyError, OverflowError):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"cannot read this value as {kind}", node.start_mark
+            ) from None
+
+    return construct
+
+
+def _undefined(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+    raise yaml.constructor.ConstructorError(None, None, f"the tag {node.tag!r} is not allowed", node.start_mark)
+
+
+def _sequence(loader: yaml.SafeLoader, node: yaml.Node) -> list[Any]:
+    return [loader.construct_object(item, deep=True) for item in _children(node, yaml.SequenceNode)]
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.Node) -> dict[str, Any]:
+    pairs = _children(node, yaml.MappingNode)
+    return {str(key.value): loader.construct_object(value, deep=True) for key, value in pairs}
+
+
+def _children(node: yaml.Node, kind: type[yaml.CollectionNode]) -> list[Any]:
+    if not isinstance(node, kind):
+        raise yaml.constructor.ConstructorError(None, None, "the tag and the value do not fit", node.start_mark)
+    return list(node.value)
+
+
+_Loader.yaml_implicit_resolvers = {}
+_Loader.yaml_constructors = {}
+_PATTERNS = (  # YAML 1.2.2, section 10.3.2; tried in this order
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
+    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", list("-+.")),
+)
+for _kind, _pattern, _first in _PATTERNS:
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_pattern})\Z"), _first)
+for _kind in ("null", "bool", "int", "float", "str"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _scalar(_kind))
+_Loader.add_constructor("tag:yaml.org,2002:seq", _sequence)
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.add_constructor(None, _undefined)

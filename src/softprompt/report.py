@@ -1,0 +1,147 @@
+"""What a run came to, as one table for people, one object for programs, and the run folder's README.md."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from softprompt.config import MAIN, Recipe, dump_yaml
+from softprompt.console import duration
+from softprompt.files import write_text_atomic
+from softprompt.run import ArmResult
+
+NAMES = {"bleu": "BLEU", "nist": "NIST", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr"}
+DECIMALS = {"nist": 3, "cider": 3}
+
+
+def table(results: Sequence[ArmResult]) -> list[list[str]]:
+    """Header and one row an arm: scores, parameters, time, speed, memory."""
+    metrics = list(dict.fromkeys(metric for result in results for metric in result.scores))
+    header = ["", *(NAMES.get(metric, metric) for metric in metrics)]
+    header += ["trained", "stored", "stored/backbone", "train", "train tok/s", "decode tok/s", "peak memory"]
+    return [header, *(_row(result, metrics) for result in results)]
+
+
+def _row(result: ArmResult, metrics: Sequence[str]) -> list[str]:
+    scores = [f"{result.scores[m]['score']:.{DECIMALS.get(m, 2)}f}" if m in result.scores else "-" for m in metrics]
+    training, parameters = result.training, result.parameters
+    peak = max(result.decoding["peak_memory_bytes"], training["peak_memory_bytes"] if training else 0)
+    name = result.method if result.arm == MAIN else result.arm
+    return [
+        name,
+        *scores,
+        f"{parameters['trained']:,.0f}" if training else "-",
+        f"{parameters['stored']:,.0f}" if training else "-",
+        f"{parameters['stored_share']:.2%}" if training else "-",
+        duration(training["seconds"]) if training else "-",
+        f"{training['tokens_per_second']:,.0f}" if training and training["tokens_per_second"] else "-",
+        f"{result.decoding['tokens_per_second']:,.0f}",
+        f"{peak / 2**20:,.0f} MiB",
+    ]
+
+
+def as_text(rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns, the first to the left and the numbers to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths)))
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def as_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """The same table for a README."""
+    head, *body = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([head, "|" + "|".join(["---"] + ["---:"] * (len(rows[0]) - 1)) + "|", *body])
+
+
+def notes(results: Sequence[ArmResult]) -> list[str]:
+    """Lines below the table: parts of the test set, the share against fine-tuning, what is missing and why."""
+    lines = []
+    for result in results:
+        name = result.method if result.arm == MAIN else result.arm
+        parts = [f"{group} {scores['bleu']['score']:.2f}" for group, scores in result.groups.items() if "bleu" in scores]
+        if parts:
+            lines.append(f"BLEU of {name} on parts of the test set: {', '.join(parts)}.")
+    tuned = next((r for r in results if r.method == "finetune" and "bleu" in r.scores), None)
+    for result in results:
+        if tuned and result.method == "prefix" and "bleu" in result.scores and tuned.scores["bleu"]["score"]:
+            share = result.scores["bleu"]["score"] / tuned.scores["bleu"]["score"]
+            lines.append(
+                f"{result.method} reaches {share:.1%} of fine-tuning's BLEU with "
+                f"{result.parameters['trained_share']:.2%} of its parameters trained and "
+                f"{result.parameters['stored_share']:.2%} stored."
+            )
+    reasons = {f"{NAMES.get(metric, metric)}: {why}" for result in results for metric, why in result.missing.items()}
+    return lines + sorted(reasons)
+
+
+def as_json(recipe: Recipe, folder: Path, results: Sequence[ArmResult]) -> str:
+    """One object for programs."""
+    whole = {"recipe": recipe.name, "folder": str(folder), "arms": [asdict(result) for result in results]}
+    return json.dumps(whole, indent=2)
+
+
+def write_card(recipe: Recipe, folder: Path, results: Sequence[ArmResult]) -> None:
+    """README.md of the run folder: what was learned, from what, how well, how to use it and how to make it again."""
+    main = next(result for result in results if result.arm == MAIN)
+    signatures = "\n".join(
+        f"- {NAMES.get(name, name)}: `{score['signature']}`" for name, score in main.scores.items()
+    )
+    text = f"""---
+library_name: softprompt
+base_model: {recipe.backbone.id}
+tags: [{recipe.method.name}]
+---
+# {recipe.name}
+
+`{recipe.method.name}` on backbone `{recipe.backbone.id}`, learned from {_source(recipe)}, seed {recipe.seed}.
+
+{as_markdown(table(results))}
+
+{chr(10).join(f"{line}  " for line in notes(results))}
+
+Train time includes dev losses and checkpoints; tokens per second count source and target tokens of the training steps
+alone, and generated tokens in decoding. Peak memory is of the process (CPU) or the device's allocations (CUDA).
+
+## How the scores were made
+{signatures or "No test data, no scores."}
+
+## Use it
+{_usage(recipe)}
+
+## Make it again
+```
+softprompt run recipe.yaml --out ANOTHER_FOLDER
+```
+The resolved recipe:
+```yaml
+{dump_yaml(recipe).rstrip()}
+```
+Versions, machine and data checksums are in `env.json`; every training step is in `metrics.jsonl`.
+"""
+    write_text_atomic(folder / "README.md", text)
+
+
+def _source(recipe: Recipe) -> str:
+    return f"task `{recipe.data.task}`" if recipe.data.task else f"`{recipe.data.train}`"
+
+
+def _usage(recipe: Recipe) -> str:
+    if recipe.method.name != "prefix":
+        return "`model/` is a transformers folder: `AutoModelForCausalLM.from_pretrained('model')`."
+    return f"""```python
+from softprompt import Backbone, Prompt, decode_texts
+from softprompt.config import DecodeConfig
+
+backbone = Backbone.load({recipe.backbone.id!r})
+prompt = Prompt.load("prompt", backbone_hash=backbone.hash())
+print(decode_texts(backbone, prompt, ["name : ... | area : ..."], DecodeConfig())[0].text)
+```"""
+
+
+def summary(results: Sequence[ArmResult]) -> dict[str, Any]:
+    """Arm -> BLEU, for programs that only want the headline."""
+    return {result.arm: result.scores.get("bleu", {}).get("score") for result in results}

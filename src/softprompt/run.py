@@ -1,0 +1,286 @@
+"""A recipe carried out: train, decode, score and report every arm, into one run folder that can be resumed."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from softprompt import data
+from softprompt.backbone import Backbone, quiet_transformers
+from softprompt.batch import Encoded, encode_pairs, encode_sources, require_fit
+from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
+from softprompt.console import Progress, say
+from softprompt.decode import Decoded, decode_texts
+from softprompt.errors import ConfigError, SoftpromptError, TrainingError
+from softprompt.files import write_text_atomic
+from softprompt.fit import Fitted, fit
+from softprompt.machine import environment, peak_memory_bytes, reset_peak_memory
+from softprompt.methods import METHODS, Method, PrefixTuning, Steering, Untuned, trained_count
+from softprompt.metrics import score_suite
+from softprompt.tasks import load_task
+from softprompt.types import Example, Splits
+
+SCORES, STATUS, RECIPE = "scores.json", "status.json", "recipe.yaml"
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """What one arm came to: everything a report needs, as kept in its scores.json."""
+
+    arm: str
+    method: str
+    scores: dict[str, dict[str, Any]]
+    """Metric -> {"score", "signature"}, in the papers' scale."""
+    missing: dict[str, str]
+    """Metric of the suite -> why it was not computed."""
+    parameters: dict[str, float]
+    """`backbone`, `trained` and `stored` counts; `stored_share` and `trained_share` of the backbone's parameters."""
+    training: dict[str, Any] | None
+    """Fields of `Fitted` and `peak_memory_bytes`; None where nothing was trained."""
+    decoding: dict[str, Any]
+    """`seconds`, `tokens_per_second`, `sources`, `peak_memory_bytes`."""
+    groups: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """Scores of parts of the test set (seen and unseen categories), each as a corpus of its own."""
+
+
+def run_recipe(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = False) -> list[ArmResult]:
+    """Carry out all arms of `recipe` in `folder`; the main arm lies at the top, the others under `arms/`.
+
+    With `resume`, finished arms are read back and an unfinished one goes on from its newest checkpoint.
+
+    Raises:
+        ConfigError: the folder is in use and `resume` is off, or it holds another recipe.
+        DataError, BackboneError: before anything is written.
+    """
+    _require_free(recipe, folder, resume)
+    splits = data.load(recipe.data, recipe.seed)
+    results = []
+    for arm in _order(recipe):
+        place = folder if arm == MAIN else folder / "arms" / arm
+        results.append(_finished(place) if resume and (place / SCORES).exists() else None)
+        if results[-1] is None:
+            results[-1] = _run_arm(arm, recipe.arm(arm), place, splits, root=folder, whole=recipe, quiet=quiet)
+    write_text_atomic(folder / STATUS, json.dumps({"status": "done"}) + "\n")
+    return [result for result in results if result is not None]
+
+
+def _order(recipe: Recipe) -> list[str]:
+    """The untuned backbone first, then the method, then what it is compared with: as the table reads."""
+    arms = list(recipe.arms())
+    return [arm for arm in arms if arm == UNTUNED] + [arm for arm in arms if arm != UNTUNED]
+
+
+def _require_free(recipe: Recipe, folder: Path, resume: bool) -> None:
+    kept = folder / RECIPE
+    if folder.exists() and any(folder.iterdir()) and not resume:
+        raise ConfigError(
+            f"run folder {folder} is not empty. Use --resume to go on with it, or --out for another folder."
+        )
+    if resume and kept.exists() and kept.read_text(encoding="utf-8") != dump_yaml(recipe):
+        changed = _changed_fields(kept, recipe)
+        raise ConfigError(
+            f"cannot resume {folder}: the recipe differs from {kept} in {changed}. "
+            "Resume with the recipe and overrides that the run was started with, or use --out for another folder."
+        )
+
+
+def _changed_fields(kept: Path, recipe: Recipe) -> str:
+    import yaml
+
+    old = _flat(yaml.safe_load(kept.read_text(encoding="utf-8")))
+    new = _flat(yaml.safe_load(dump_yaml(recipe)))
+    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    return ", ".join(f"{key} ({old.get(key)!r} -> {new.get(key)!r})" for key in keys[:3]) or "its spelling"
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {key: leaf for name, part in value.items() for key, leaf in _flat(part, f"{prefix}.{name}".strip(".")).items()}
+
+
+def _run_arm(
+    arm: str, recipe: Recipe, place: Path, splits: Splits, *, root: Path, whole: Recipe, quiet: bool
+) -> ArmResult:
+    backbone = Backbone.load(
+        recipe.backbone.id,
+        revision=recipe.backbone.revision,
+        dtype=recipe.backbone.dtype,
+        attention=recipe.backbone.attention,
+    )
+    method = build_method(backbone, recipe)
+    steering: Steering = method or Untuned()
+    train_pairs, dev_pairs = _encoded(backbone, steering, recipe, splits)
+    _open_folder(place, recipe, backbone, root=root, whole=whole)
+    try:
+        before = backbone.hash()
+        training: dict[str, Any] | None = None
+        if method is not None:
+            reset_peak_memory(backbone.device)
+            fitted = fit(
+                backbone, method, train_pairs, dev_pairs, recipe.train, place, seed=recipe.seed, label=arm, quiet=quiet
+            )
+            training = asdict(fitted) | {"peak_memory_bytes": peak_memory_bytes(backbone.device)}
+            steering = _keep(backbone, method, recipe, place, before, fitted)
+        rows, decoding = _decode(backbone, steering, recipe, splits.test, arm, quiet)
+        result = _score(arm, recipe, splits.test, rows, training, decoding, backbone, method)
+        _write_predictions(place, splits.test, rows)
+        write_text_atomic(place / SCORES, json.dumps(asdict(result), indent=2) + "\n")
+        write_text_atomic(place / STATUS, json.dumps({"status": "done" if place != root else "running"}) + "\n")
+    except (SoftpromptError, OSError, RuntimeError) as error:
+        _note_failure(root, error)
+        raise
+    return result
+
+
+def build_method(backbone: Backbone, recipe: Recipe) -> Method | None:
+    """The recipe's method on `backbone`, seeded by the recipe; None for the untuned arm."""
+    import torch
+
+    if recipe.method.name == UNTUNED:
+        return None
+    torch.manual_seed(recipe.seed)
+    return METHODS[recipe.method.name](backbone, recipe.method)
+
+
+def _encoded(
+    backbone: Backbone, steering: Steering, recipe: Recipe, splits: Splits
+) -> tuple[list[Encoded], list[Encoded]]:
+    """Tokenise all parts and check that they fit, before anything is trained or written."""
+    offset = steering.position_offset
+    limits = [limit for limit in (backbone.window, recipe.train.max_length) if limit is not None]
+    room = min(limits) if limits else None
+    sources = encode_sources(backbone, [example.source for example in splits.test])
+    require_fit([len(row) for row in sources], backbone.window, what="test sources", offset=offset + 1)
+    if recipe.method.name == UNTUNED:
+        return [], []
+    train, dev = encode_pairs(backbone, splits.train), encode_pairs(backbone, splits.dev)
+    require_fit([len(pair) for pair in train], room, what="training pairs", offset=offset)
+    require_fit([len(pair) for pair in dev], room, what="dev pairs", offset=offset)
+    return train, dev
+
+
+def _open_folder(place: Path, recipe: Recipe, backbone: Backbone, *, root: Path, whole: Recipe) -> None:
+    for folder in (root, place):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(root / RECIPE, dump_yaml(whole))
+    if place != root:
+        write_text_atomic(place / RECIPE, dump_yaml(recipe))
+    env = environment(backbone.device) | {"data": data.fingerprint(data.files(recipe.data))}
+    write_text_atomic(root / "env.json", json.dumps(env, indent=2) + "\n")
+    write_text_atomic(root / STATUS, json.dumps({"status": "running"}) + "\n")
+
+
+def _keep(
+    backbone: Backbone, method: Method, recipe: Recipe, place: Path, before: str, fitted: Fitted
+) -> Steering:
+    """Write the artefact and return what to decode with: the folded prompt, or the tuned backbone itself."""
+    if not isinstance(method, PrefixTuning):
+        assert backbone.tokenizer is not None
+        with quiet_transformers():
+            backbone.model.save_pretrained(place / "model")
+            backbone.tokenizer.save_pretrained(place / "model")
+        return method
+    if backbone.hash() != before:
+        raise TrainingError("the frozen backbone's parameters changed during training; the prompt was not written.")
+    prompt = method.fold()
+    extra = {"step": fitted.selected_step, "dev_loss": fitted.dev_loss, "seed": recipe.seed}
+    prompt.save(place / "prompt", backbone_id=recipe.backbone.id, backbone_hash=before, extra=extra)
+    return prompt
+
+
+def _decode(
+    backbone: Backbone, steering: Steering, recipe: Recipe, test: Sequence[Example], arm: str, quiet: bool
+) -> tuple[list[Decoded], dict[str, Any]]:
+    progress = Progress(f"{arm}: decode", len(test), "sources", quiet=quiet)
+    reset_peak_memory(backbone.device)
+    started = time.monotonic()
+    rows = decode_texts(
+        backbone,
+        steering,
+        [example.source for example in test],
+        recipe.decode,
+        seed=recipe.seed,
+        on_batch=lambda done: progress.update(done, force=done == len(test)),
+    )
+    progress.close()
+    seconds = time.monotonic() - started
+    return rows, {
+        "seconds": seconds,
+        "sources": len(test),
+        "tokens_per_second": sum(row.tokens for row in rows) / seconds if rows else 0.0,
+        "peak_memory_bytes": peak_memory_bytes(backbone.device),
+    }
+
+
+def _score(
+    arm: str,
+    recipe: Recipe,
+    test: Sequence[Example],
+    rows: Sequence[Decoded],
+    training: dict[str, Any] | None,
+    decoding: dict[str, Any],
+    backbone: Backbone,
+    method: Method | None,
+) -> ArmResult:
+    suite = recipe.score.suite or (load_task(recipe.data.task).suite if recipe.data.task else "e2e")
+    texts = [row.text for row in rows]
+    scored = score_suite(suite, texts, [example.targets for example in test]) if test else None
+    total = backbone.parameter_count()
+    trained = trained_count(method) if method else 0
+    stored = method.stored_count() if method else 0
+    return ArmResult(
+        arm=arm,
+        method=recipe.method.name,
+        scores=scored.as_json() if scored else {},
+        missing=dict(scored.missing) if scored else {},
+        parameters={
+            "backbone": total,
+            "trained": trained,
+            "stored": stored,
+            "trained_share": trained / total,
+            "stored_share": stored / total,
+        },
+        training=training,
+        decoding=decoding,
+        groups=_group_scores(suite, test, texts),
+    )
+
+
+def _group_scores(suite: str, test: Sequence[Example], texts: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Seen and unseen categories apart, where the task says which is which."""
+    groups: dict[str, list[int]] = {}
+    for index, example in enumerate(test):
+        if isinstance(example.meta.get("seen"), bool):
+            groups.setdefault("seen" if example.meta["seen"] else "unseen", []).append(index)
+    return {
+        name: score_suite(suite, [texts[i] for i in chosen], [test[i].targets for i in chosen]).as_json()
+        for name, chosen in sorted(groups.items())
+    }
+
+
+def _write_predictions(place: Path, test: Sequence[Example], rows: Sequence[Decoded]) -> None:
+    (place / "predictions").mkdir(exist_ok=True)
+    lines = [
+        json.dumps(
+            {"source": example.source, "prediction": row.text, "references": list(example.targets), **example.meta},
+            ensure_ascii=False,
+        )
+        for example, row in zip(test, rows, strict=True)
+    ]
+    write_text_atomic(place / "predictions" / "test.jsonl", "".join(f"{line}\n" for line in lines))
+
+
+def _finished(place: Path) -> ArmResult:
+    say(f"{place}: done before, read back")
+    return ArmResult(**json.loads((place / SCORES).read_text(encoding="utf-8")))
+
+
+def _note_failure(root: Path, error: Exception) -> None:
+    """Leave the reason in status.json where the disk still allows it."""
+    try:
+        write_text_atomic(root / STATUS, json.dumps({"status": "failed", "reason": str(error)}) + "\n")
+    except OSError:
+        say(f"could not write {root / STATUS}")

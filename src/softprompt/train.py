@@ -1,0 +1,187 @@
+"""THE training loop: one optimiser step per record, for every method. It prints, saves and scores nothing.
+
+Step numbers count optimiser steps done. Everything a step depends on is a function of (step, seed) or lies in the
+trainable tensors and the optimiser's moments, so a run that is restored from those is the run that never stopped.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from softprompt.backbone import Backbone
+from softprompt.batch import Batch, Encoded, Plan, collate
+from softprompt.config import TrainConfig
+from softprompt.errors import TrainingError
+from softprompt.loss import target_nll
+from softprompt.methods import Method
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """What one optimiser step did."""
+
+    step: int
+    """Optimiser steps done, this one included."""
+    epoch: float
+    """Passes over the training pairs done."""
+    loss: float
+    """In nats: per target token under `token_mean`, per sentence under `sentence_sum`."""
+    lr: float
+    grad_norm: float
+    """L2 norm over all trainable tensors, before clipping."""
+    tokens: int
+    """Real tokens, source and target."""
+    target_tokens: int
+    positions: int
+    """Tokens and pads."""
+
+
+def total_steps(config: TrainConfig, plan: Plan) -> int:
+    """`max_steps` where given, else epochs x steps an epoch, rounded up."""
+    if config.max_steps is not None:
+        return config.max_steps
+    return math.ceil(config.epochs * plan.steps_per_epoch)
+
+
+def learning_rate(config: TrainConfig, step: int, total: int) -> float:
+    """Rate of the 0-based `step`: linear warm-up, then constant or linear decay that reaches 0 after `total` steps."""
+    if step < config.warmup_steps:
+        return config.lr * step / config.warmup_steps
+    if config.schedule == "constant":
+        return config.lr
+    return config.lr * max(0.0, (total - step) / max(1, total - config.warmup_steps))
+
+
+def make_optimizer(method: Method, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over the method's trainable tensors, one fused kernel where the tensors allow it."""
+    return torch.optim.AdamW(
+        list(method.trainable().values()),
+        lr=config.lr,
+        betas=tuple(config.betas),
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+def optimizer_state(method: Method, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's moments as flat tensors `<parameter>/<moment>`; empty before the first step."""
+    flat: dict[str, Tensor] = {}
+    for name, parameter in method.trainable().items():
+        for moment, value in optimizer.state.get(parameter, {}).items():
+            flat[f"{name}/{moment}"] = value.detach()
+    return flat
+
+
+def restore_optimizer(method: Method, optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
+    """Inverse of `optimizer_state`."""
+    for name, parameter in method.trainable().items():
+        moments = {key.rpartition("/")[2]: value for key, value in flat.items() if key.rpartition("/")[0] == name}
+        if moments:
+            optimizer.state[parameter] = {
+                moment: value.clone() if moment == "step" else value.clone().to(parameter.device)
+                for moment, value in moments.items()
+            }
+
+
+def training_steps(
+    backbone: Backbone,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    pairs: Sequence[Encoded],
+    config: TrainConfig,
+    *,
+    seed: int,
+    start: int = 0,
+) -> Iterator[StepRecord]:
+    """Train from optimiser step `start` to the end, one record after each step.
+
+    Raises:
+        TrainingError: the loss or the gradient is not finite; the step is not applied, weights stay as they were.
+    """
+    plan = make_plan(pairs, config, seed)
+    total = total_steps(config, plan)
+    batches = plan.from_step(start)
+    parameters = list(method.trainable().values())
+    for step in range(start, total):
+        prepare_mode(backbone, method, config)
+        torch.manual_seed(step_seed(seed, step))
+        rate = learning_rate(config, step, total)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        indices = next(batches)
+        loss, seen = _accumulate(backbone, method, [pairs[i] for i in indices], config)
+        norm = float(nn.utils.clip_grad_norm_(parameters, config.clip if config.clip is not None else math.inf))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainingError(
+                f"step {step + 1}: expected a finite loss and gradient, got loss {loss} and gradient norm {norm} "
+                f"on training pairs {indices} (0-based). The update was not applied. "
+                "Lower train.lr, set train.clip, or look at these pairs."
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        yield StepRecord(step + 1, (step + 1) / plan.steps_per_epoch, loss, rate, norm, *seen)
+
+
+def make_plan(pairs: Sequence[Encoded], config: TrainConfig, seed: int) -> Plan:
+    """The batches of the run."""
+    return Plan(tuple(len(pair) for pair in pairs), config.batch_size, seed)
+
+
+def _accumulate(
+    backbone: Backbone, method: Method, chosen: Sequence[Encoded], config: TrainConfig
+) -> tuple[float, tuple[int, int, int]]:
+    """Forward and backward over the micro-batches of one step; gradients add up to those of the whole batch."""
+    size = config.micro_batch or len(chosen)
+    ordered = sorted(chosen, key=len)
+    target_tokens = sum(len(pair.target) for pair in chosen)
+    weight = 1.0 / (target_tokens if config.loss == "token_mean" else len(chosen))
+    loss, positions = 0.0, 0
+    for start in range(0, len(ordered), size):
+        batch: Batch = collate(ordered[start : start + size], backbone.eos_id).to(backbone.device)
+        with method.attach(backbone):
+            with autocast(backbone.device, config.precision):
+                nll = target_nll(backbone, batch, method.position_offset)
+            (nll * weight).backward()  # type: ignore[no-untyped-call]
+        loss += float(nll.detach()) * weight
+        positions += batch.input_ids_BT.numel()
+    return loss, (sum(len(pair) for pair in chosen), target_tokens, positions)
+
+
+def prepare_mode(backbone: Backbone, method: Method, config: TrainConfig) -> None:
+    """Training mode: the method's dropout on; the frozen backbone's off unless `frozen_dropout` asks for it."""
+    backbone.model.train(config.frozen_dropout)
+    method.set_mode(True)
+    if config.gradient_checkpointing:
+        # transformers recomputes only in modules in training mode; their children keep their own mode (no dropout).
+        for module in backbone.model.modules():
+            if getattr(module, "gradient_checkpointing", False):
+                module.training = True
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """bfloat16 autocast where `precision` asks for it, or is `auto` and the hardware multiplies bfloat16."""
+    if precision == "bfloat16" or (precision == "auto" and has_bfloat16(device)):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are done by the hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
+    return False
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of torch's generators for one step, so that dropout does not depend on what ran before."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=7).digest())
