@@ -218,7 +218,12 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _shorthands(cls, raw: Any) -> Any:
-        return expand(raw) if isinstance(raw, Mapping) else raw
+        if not isinstance(raw, Mapping):
+            return raw
+        out = expand(raw)
+        if isinstance(out.get("method"), Mapping):
+            out["method"] = {"name": "prefix", **out["method"]}
+        return out
 
     @model_validator(mode="after")
     def _arms_resolve(self, info: ValidationInfo) -> Self:

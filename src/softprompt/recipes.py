@@ -191,6 +191,7 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """Turn `train.lr=1e-3` texts into one nested mapping, the later over the earlier; values are read as YAML."""
     out: dict[str, Any] = {}
+    nulls: dict[str, Any] = {}
     for text in overrides:
         shown = f"override {text[:200]!r}"
         key, equals, value = text.partition("=")
@@ -198,13 +199,15 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         if not equals or not all(path):
             raise ConfigError(f"{shown}: expected key=value with a dotted key, such as train.lr=1e-4.")
         nested = parse_yaml(value, shown).data
-        for part in reversed(path):
-            nested = {part: nested}
-        if path[0] in SECTIONS and path[0] in out and (out[path[0]] is None) != (nested[path[0]] is None):
+        if path[0] in SECTIONS and len(path) == 1 and nested is None:
+            nulls[path[0]] = None
+        else:
+            for part in reversed(path):
+                nested = {part: nested}
+            out = _merge(expand(out), expand(nested))
+        if nulls.keys() & out.keys():
             raise ConfigError(f"{shown}: {path[0]} is set to null and to something else. Drop one of the two.")
-        reset = path[0] in SECTIONS and nested[path[0]] is None
-        out = {**out, **nested} if reset else overlay(out, nested)
-    return out
+    return out | nulls
 
 
 def locator(path: Path, lines: Mapping[KeyPath, int], overrides: Sequence[str]) -> Callable[[KeyPath], str]:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from softprompt import data
 from softprompt.backbone import Backbone, quiet_transformers
 from softprompt.batch import Encoded, encode_pairs, encode_sources, require_fit
-from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
+from softprompt.config import MAIN, UNTUNED, DataConfig, Recipe, dump_yaml
 from softprompt.console import Progress, say
 from softprompt.decode import Decoded, decode_texts
 from softprompt.errors import ConfigError, SoftpromptError, TrainingError
@@ -55,15 +55,29 @@ def run_recipe(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: boo
         DataError, BackboneError: before anything is written.
     """
     _require_free(recipe, folder, resume)
-    splits = data.load(recipe.data, recipe.seed)
+    arms = {arm: recipe.arm(arm) for arm in _order(recipe)}
+    splits = _load_each(arms)
     results = []
-    for arm in _order(recipe):
+    for arm, own in arms.items():
         place = folder if arm == MAIN else folder / "arms" / arm
-        results.append(_finished(place) if resume and (place / SCORES).exists() else None)
-        if results[-1] is None:
-            results[-1] = _run_arm(arm, recipe.arm(arm), place, splits, root=folder, whole=recipe, quiet=quiet)
+        if resume and (place / SCORES).exists():
+            results.append(_finished(place))
+        else:
+            results.append(_run_arm(arm, own, place, splits[arm], root=folder, whole=recipe, quiet=quiet))
     write_text_atomic(folder / STATUS, json.dumps({"status": "done"}) + "\n")
-    return [result for result in results if result is not None]
+    return results
+
+
+def _load_each(arms: Mapping[str, Recipe]) -> dict[str, Splits]:
+    """The data of every arm, read before anything is written; arms that ask for the same share it."""
+    loaded: list[tuple[DataConfig, int, Splits]] = []
+    for own in arms.values():
+        if not any((own.data, own.seed) == (config, seed) for config, seed, _ in loaded):
+            loaded.append((own.data, own.seed, data.load(own.data, own.seed)))
+    return {
+        arm: next(splits for config, seed, splits in loaded if (config, seed) == (own.data, own.seed))
+        for arm, own in arms.items()
+    }
 
 
 def _order(recipe: Recipe) -> list[str]:

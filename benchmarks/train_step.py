@@ -1,0 +1,137 @@
+"""Training steps of prefix-tuning against PEFT's, and against full fine-tuning, in one process on real E2E text.
+
+    python benchmarks/train_step.py --e2e FOLDER --tokenizer FOLDER [--steps 10] [--rounds 5] [--out FILE]
+
+GPT-2 small with random weights, batches of 10 (the paper's), float32 unless --precision says otherwise. PEFT gets what
+its users have: shuffled batches padded to their longest row, labels -100 on the source, logits at every position.
+Both learn the same thing: prefix 5, MLP of width 512, AdamW. Prints JSON; ratios are medians over rounds.
+"""
+
+import argparse
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import PAPER_LENGTH, SHARED, backbone, e2e_examples, emit, in_turns, median_ratio, peak_above, random_model, require
+from peft import PrefixTuningConfig, get_peft_model
+from torch import Tensor
+
+from softprompt.backbone import Backbone
+from softprompt.batch import Encoded, encode_pairs
+from softprompt.config import PrefixConfig, TrainConfig
+from softprompt.methods import FineTuning, Method, PrefixTuning
+from softprompt.train import autocast, make_optimizer, training_steps
+
+BATCH = 10
+
+
+def ours(bone: Backbone, method: Method, pairs: list[Encoded], config: TrainConfig, steps: int) -> Callable[[], None]:
+    """`steps` steps of softprompt's loop, going on where the last call ended."""
+    optimizer = make_optimizer(method, config)
+    records = training_steps(bone, method, optimizer, pairs, config, seed=1)
+
+    def run() -> None:
+        for _ in range(steps):
+            next(records)
+
+    return run
+
+
+def peft_batches(pairs: list[Encoded], pad: int) -> Iterator[dict[str, Tensor]]:
+    """Shuffled batches, right-padded to the longest row, labels -100 on source and pads: what a Trainer feeds."""
+    generator = random.Random(1)
+    while True:
+        order = list(range(len(pairs)))
+        generator.shuffle(order)
+        for start in range(0, len(order) - BATCH, BATCH):
+            rows = [pairs[i] for i in order[start : start + BATCH]]
+            longest = max(len(row) for row in rows)
+            ids = [[*r.source, *r.target] + [pad] * (longest - len(r)) for r in rows]
+            labels = [[-100] * len(r.source) + list(r.target) + [-100] * (longest - len(r)) for r in rows]
+            mask = [[1] * len(r) + [0] * (longest - len(r)) for r in rows]
+            yield {
+                "input_ids": torch.tensor(ids),
+                "labels": torch.tensor(labels),
+                "attention_mask": torch.tensor(mask),
+            }
+
+
+def theirs(model: Any, pairs: list[Encoded], pad: int, lr: float, precision: str, steps: int) -> Callable[[], None]:
+    """`steps` steps of PEFT's prefix-tuning in a plain loop."""
+    device = next(model.parameters()).device
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.0, fused=True)
+    batches = peft_batches(pairs, pad)
+
+    def run() -> None:
+        for _ in range(steps):
+            batch = {name: tensor.to(device) for name, tensor in next(batches).items()}
+            with autocast(device, precision):
+                loss = model(**batch).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--e2e", type=Path, required=True, help="folder with trainset.csv")
+    parser.add_argument("--tokenizer", type=Path, default=SHARED / "tokenizers" / "gpt2", help="GPT-2's tokenizer")
+    parser.add_argument("--length", type=int, default=PAPER_LENGTH, help="prefix length in virtual tokens")
+    parser.add_argument("--steps", type=int, default=10, help="steps a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--threads", type=int, help="torch threads; default: torch's own")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    config = TrainConfig(batch_size=BATCH, lr=8e-5, max_steps=10**6, precision=args.precision)
+    bone = backbone(random_model(), require(args.tokenizer, "GPT-2's tokenizer"))
+    pairs = encode_pairs(bone, e2e_examples(require(args.e2e, "E2E")))
+    peft_config = PrefixTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=args.length, prefix_projection=True, encoder_hidden_size=512
+    )
+    peft_model = get_peft_model(random_model(), peft_config)
+    peft_model.base_model.eval()
+    prefix = PrefixTuning.build(bone, PrefixConfig(length=args.length, hidden=512))
+    tuned = backbone(random_model(), args.tokenizer)
+    arms = {
+        "softprompt_prefix": ours(bone, prefix, pairs, config, args.steps),
+        "peft_prefix": theirs(peft_model, pairs, bone.eos_id, config.lr, args.precision, args.steps),
+        "softprompt_finetune": ours(tuned, FineTuning(tuned), pairs, config, args.steps),
+    }
+    seconds = in_turns(arms, args.rounds)
+    peaks = {name: peak_above(arm) for name, arm in arms.items()}
+    emit(
+        {
+            "benchmark": "train_step",
+            "setting": {
+                "backbone": "gpt2 (124M, random weights)",
+                "data": f"E2E, {len(pairs)} pairs",
+                "batch": BATCH,
+                "prefix_length": args.length,
+                "precision": args.precision,
+                "steps_per_round": args.steps,
+                "rounds": args.rounds,
+            },
+            "steps_per_second": {name: args.steps * len(times) / sum(times) for name, times in seconds.items()},
+            "seconds_per_round": seconds,
+            "peak_bytes_above_model": peaks,
+            "ratios": {
+                "speed_vs_peft": median_ratio(seconds["peft_prefix"], seconds["softprompt_prefix"]),
+                "peak_memory_vs_peft": peaks["softprompt_prefix"] / peaks["peft_prefix"],
+                "speed_vs_finetune": median_ratio(seconds["softprompt_finetune"], seconds["softprompt_prefix"]),
+            },
+        },
+        args.out,
+    )
+
+
+if __name__ == "__main__":
+    main()
