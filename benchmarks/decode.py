@@ -63,9 +63,7 @@ def main() -> None:
     bone = backbone(random_model(), require(args.tokenizer, "GPT-2's tokenizer"))
     examples = e2e_examples(require(args.e2e, "E2E"), "testset_w_refs.csv")
     sources = list(dict.fromkeys(example.source for example in examples))[:ROWS]
-    config = DecodeConfig(
-        beams=BEAMS, max_new_tokens=args.new_tokens, min_new_tokens=args.new_tokens, batch_size=ROWS
-    )
+    config = DecodeConfig(beams=BEAMS, max_new_tokens=args.new_tokens, min_new_tokens=args.new_tokens, batch_size=ROWS)
     arms: dict[str, Callable[[], None]] = {"no_prefix": ours(bone, Untuned(), sources, config)}
     for length in args.lengths:
         prompt = PrefixTuning.build(bone, PrefixConfig(length=length, hidden=64)).fold()

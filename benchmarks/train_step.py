@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import PAPER_LENGTH, SHARED, backbone, e2e_examples, emit, in_turns, median_ratio, peak_above, random_model, require
+from common import (
+    PAPER_LENGTH,
+    SHARED,
+    backbone,
+    e2e_examples,
+    emit,
+    in_turns,
+    median_ratio,
+    peak_above,
+    random_model,
+    require,
+)
 from peft import PrefixTuningConfig, get_peft_model
 from torch import Tensor
 

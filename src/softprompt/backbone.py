@@ -89,7 +89,8 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         """Where the model lies."""
-        return self.model.device
+        device: torch.device = self.model.device
+        return device
 
     @property
     def window(self) -> int | None:

@@ -94,7 +94,9 @@ def restore_into(parameters: dict[str, Any], tensors: dict[str, Tensor]) -> None
 
     if parameters.keys() != tensors.keys():
         odd = sorted(parameters.keys() ^ tensors.keys())
-        raise CheckpointError(f"checkpoint does not fit the method: names differ, first {odd[0]!r}. Was the recipe changed?")
+        raise CheckpointError(
+            f"checkpoint does not fit the method: names differ, first {odd[0]!r}. Was the recipe changed?"
+        )
     with torch.no_grad():
         for name, parameter in parameters.items():
             if parameter.shape != tensors[name].shape:

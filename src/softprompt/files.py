@@ -74,13 +74,19 @@ def verify_manifest(folder: Path) -> None:
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: no {MANIFEST}; expected a folder that softprompt wrote completely.") from None
     except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path}: damaged (not a manifest). Use an earlier checkpoint or write it anew.") from None
+        raise CheckpointError(
+            f"{path}: damaged (not a manifest). Use an earlier checkpoint or write it anew."
+        ) from None
     for name, entry in entries.items():
         file = folder / name
         if not file.is_file():
-            raise CheckpointError(f"{file}: missing; the manifest lists it. Use an earlier checkpoint or copy it again.")
+            raise CheckpointError(
+                f"{file}: missing; the manifest lists it. Use an earlier checkpoint or copy it again."
+            )
         if file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]:
-            raise CheckpointError(f"{file}: its bytes differ from the manifest. Use an earlier checkpoint or copy it again.")
+            raise CheckpointError(
+                f"{file}: its bytes differ from the manifest. Use an earlier checkpoint or copy it again."
+            )
 
 
 def load_tensors(path: Path) -> "dict[str, Tensor]":

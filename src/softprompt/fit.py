@@ -75,9 +75,7 @@ def fit(
     run = _Sitting(backbone, method, dev_pairs, config, folder, seed=seed, label=label, quiet=quiet)
     total = run.begin(train_pairs)
     with _signals() as caught, run:
-        steps = training_steps(
-            backbone, method, run.optimizer, train_pairs, config, seed=seed, start=run.state.step
-        )
+        steps = training_steps(backbone, method, run.optimizer, train_pairs, config, seed=seed, start=run.state.step)
         for record in run.timed(steps):
             last = record.step == total
             run.log(record)
@@ -243,7 +241,9 @@ def _tensorboard(folder: Path, *, purge: int) -> Any:
 def _interrupted(number: int, step: int, total: int) -> Interrupted:
     name = signal.Signals(number).name
     code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_SAVED
-    return Interrupted(f"{name}: saved after step {step} of {total}. Run the same command with --resume to go on.", code)
+    return Interrupted(
+        f"{name}: saved after step {step} of {total}. Run the same command with --resume to go on.", code
+    )
 
 
 @contextmanager

@@ -10,14 +10,13 @@ This is the only module that imports transformers' attention interface.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import noop_context_fn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
@@ -99,8 +98,7 @@ def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContext
 
     Needed because autograd may recompute on a thread of its own, which inherits no context variables.
     """
-    forward, _ = noop_context_fn()
-    return forward, _reactivate(_ACTIVE.get())
+    return nullcontext(), _reactivate(_ACTIVE.get())
 
 
 @contextmanager
@@ -159,7 +157,8 @@ def _fused_attention(
     """The interface's signature; query (B, H, T, D), key and value (B, H_kv, T', D) -> output (B, T, H, D)."""
     # Soft-capped scores and attention sinks are outside what torch's fused kernel computes.
     if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
-        return _eager_attention(module, query, key, value, _additive(attention_mask, query.dtype), **kwargs)
+        added = None if attention_mask is None else _as_added(attention_mask, query.dtype)
+        return _eager_attention(module, query, key, value, added, **kwargs)
     return _attend(sdpa_attention_forward, module, query, key, value, attention_mask, **kwargs)
 
 
@@ -220,7 +219,7 @@ def _joined_attention(
     to_prefix = (q_all @ prefix.key.to(query.dtype).transpose(1, 2)).view(kv_heads, batch, grouped, length)
     to_tokens = (q_rows @ key.transpose(2, 3)).view(batch, heads, time, key.shape[2])
     if mask is not None:
-        to_tokens = to_tokens + _additive(mask, query.dtype)
+        to_tokens = to_tokens + _as_added(mask, query.dtype)
     scores = torch.cat([to_prefix.transpose(0, 1), to_tokens.view(batch, kv_heads, grouped, -1)], dim=3)
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     w_prefix = weights[..., :length].transpose(0, 1).reshape(kv_heads, batch * grouped, length)
@@ -242,9 +241,9 @@ def _widened(mask: Tensor | None, length: int) -> Tensor | None:
     return nn.functional.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
 
 
-def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+def _as_added(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """A boolean mask as numbers to add to scores: 0 where visible, the lowest number of `dtype` where not."""
-    if mask is None or mask.dtype != torch.bool:
+    if mask.dtype != torch.bool:
         return mask
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
 
@@ -253,7 +252,8 @@ def _fused_mask(**kwargs: Any) -> Tensor | None:
     if _ACTIVE.get() is None and _PROBE.get() is None:  # deciding to skip reads values, which the meta device lacks
         mask: Tensor | None = sdpa_mask(**kwargs)
         return mask
-    return sdpa_mask(**{**kwargs, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+    whole: Tensor = sdpa_mask(**{**kwargs, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+    return whole
 
 
 def _eager_mask(**kwargs: Any) -> Tensor | None:

@@ -45,7 +45,9 @@ def as_text(rows: Sequence[Sequence[str]]) -> str:
     """Aligned columns, the first to the left and the numbers to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths)))
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))
+        )
         for row in rows
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
@@ -62,7 +64,8 @@ def notes(results: Sequence[ArmResult]) -> list[str]:
     lines = []
     for result in results:
         name = result.method if result.arm == MAIN else result.arm
-        parts = [f"{group} {scores['bleu']['score']:.2f}" for group, scores in result.groups.items() if "bleu" in scores]
+        groups = result.groups.items()
+        parts = [f"{group} {scores['bleu']['score']:.2f}" for group, scores in groups if "bleu" in scores]
         if parts:
             lines.append(f"BLEU of {name} on parts of the test set: {', '.join(parts)}.")
     tuned = next((r for r in results if r.method == "finetune" and "bleu" in r.scores), None)
@@ -87,9 +90,7 @@ def as_json(recipe: Recipe, folder: Path, results: Sequence[ArmResult]) -> str:
 def write_card(recipe: Recipe, folder: Path, results: Sequence[ArmResult]) -> None:
     """README.md of the run folder: what was learned, from what, how well, how to use it and how to make it again."""
     main = next(result for result in results if result.arm == MAIN)
-    signatures = "\n".join(
-        f"- {NAMES.get(name, name)}: `{score['signature']}`" for name, score in main.scores.items()
-    )
+    signatures = "\n".join(f"- {NAMES.get(name, name)}: `{score['signature']}`" for name, score in main.scores.items())
     text = f"""---
 library_name: softprompt
 base_model: {recipe.backbone.id}

@@ -18,7 +18,7 @@ from softprompt.files import write_text_atomic
 from softprompt.fit import Fitted, fit
 from softprompt.machine import environment, peak_memory_bytes, reset_peak_memory
 from softprompt.methods import METHODS, Method, PrefixTuning, Steering, Untuned, trained_count
-from softprompt.metrics import score_suite
+from softprompt.metrics import SuiteResult, score_suite
 from softprompt.tasks import load_task
 from softprompt.types import Example, Splits
 
@@ -112,7 +112,10 @@ def _changed_fields(kept: Path, recipe: Recipe) -> str:
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {prefix: value}
-    return {key: leaf for name, part in value.items() for key, leaf in _flat(part, f"{prefix}.{name}".strip(".")).items()}
+    flat: dict[str, Any] = {}
+    for name, part in value.items():
+        flat |= _flat(part, f"{prefix}.{name}".strip("."))
+    return flat
 
 
 def _run_arm(
@@ -187,9 +190,7 @@ def _open_folder(place: Path, recipe: Recipe, backbone: Backbone, *, root: Path,
     write_text_atomic(root / STATUS, json.dumps({"status": "running"}) + "\n")
 
 
-def _keep(
-    backbone: Backbone, method: Method, recipe: Recipe, place: Path, before: str, fitted: Fitted
-) -> Steering:
+def _keep(backbone: Backbone, method: Method, recipe: Recipe, place: Path, before: str, fitted: Fitted) -> Steering:
     """Write the artefact and return what to decode with: the folded prompt, or the tuned backbone itself."""
     if not isinstance(method, PrefixTuning):
         assert backbone.tokenizer is not None
@@ -248,7 +249,7 @@ def _score(
     return ArmResult(
         arm=arm,
         method=recipe.method.name,
-        scores=scored.as_json() if scored else {},
+        scores=_plain(scored) if scored else {},
         missing=dict(scored.missing) if scored else {},
         parameters={
             "backbone": total,
@@ -270,9 +271,13 @@ def _group_scores(suite: str, test: Sequence[Example], texts: Sequence[str]) -> 
         if isinstance(example.meta.get("seen"), bool):
             groups.setdefault("seen" if example.meta["seen"] else "unseen", []).append(index)
     return {
-        name: score_suite(suite, [texts[i] for i in chosen], [test[i].targets for i in chosen]).as_json()
+        name: _plain(score_suite(suite, [texts[i] for i in chosen], [test[i].targets for i in chosen]))
         for name, chosen in sorted(groups.items())
     }
+
+
+def _plain(scored: SuiteResult) -> dict[str, dict[str, Any]]:
+    return {name: {"score": score.value, "signature": score.signature} for name, score in scored.scores.items()}
 
 
 def _write_predictions(place: Path, test: Sequence[Example], rows: Sequence[Decoded]) -> None:

@@ -63,7 +63,7 @@ def make_optimizer(method: Method, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(
         list(method.trainable().values()),
         lr=config.lr,
-        betas=tuple(config.betas),
+        betas=config.betas,
         eps=config.eps,
         weight_decay=config.weight_decay,
         fused=True,
@@ -175,7 +175,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 def has_bfloat16(device: torch.device) -> bool:
     """Whether matrix products in bfloat16 are done by the hardware."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         found = torch.cpu.get_capabilities()
         return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
