@@ -1,4 +1,4 @@
-"""Writing so that a reader never meets half a file: temp, fsync, rename; and SHA-256 manifests that catch any change."""
+"""Writing so that no reader meets half a file (temp, fsync, rename), and SHA-256 manifests that catch any change."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MANIFEST = "MANIFEST.json"
+ADVICE = "Use an earlier checkpoint, or copy it again."
 
 
 def sha256(path: Path) -> str:
@@ -74,19 +75,13 @@ def verify_manifest(folder: Path) -> None:
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: no {MANIFEST}; expected a folder that softprompt wrote completely.") from None
     except (ValueError, KeyError, TypeError):
-        raise CheckpointError(
-            f"{path}: damaged (not a manifest). Use an earlier checkpoint or write it anew."
-        ) from None
+        raise CheckpointError(f"{path}: damaged (not a manifest). {ADVICE}") from None
     for name, entry in entries.items():
         file = folder / name
         if not file.is_file():
-            raise CheckpointError(
-                f"{file}: missing; the manifest lists it. Use an earlier checkpoint or copy it again."
-            )
+            raise CheckpointError(f"{file}: missing; the manifest lists it. {ADVICE}")
         if file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]:
-            raise CheckpointError(
-                f"{file}: its bytes differ from the manifest. Use an earlier checkpoint or copy it again."
-            )
+            raise CheckpointError(f"{file}: its bytes differ from the manifest. {ADVICE}")
 
 
 def load_tensors(path: Path) -> "dict[str, Tensor]":

@@ -1,4 +1,4 @@
-"""A dry run: counts, steps and a memory estimate from a recipe, without weights, and without data where a task is known."""
+"""A dry run: counts, steps and a memory estimate from a recipe, without weights, and without data for known tasks."""
 
 import math
 from dataclasses import dataclass
@@ -40,10 +40,14 @@ class DryRun:
             f"backbone parameters  {self.backbone_parameters:,}",
             f"trained parameters   {self.trained:,}",
             f"stored parameters    {self.stored:,} ({share})",
-            f"training pairs       {'unknown' if self.train_pairs is None else f'{self.train_pairs:,}'} ({self.pairs_source})",
-            f"optimiser steps      {'unknown' if self.steps is None else f'{self.steps:,}'}",
+            f"training pairs       {_count(self.train_pairs)} ({self.pairs_source})",
+            f"optimiser steps      {_count(self.steps)}",
             f"memory estimate      {gib['total']} ({parts})",
         ]
+
+
+def _count(number: int | None) -> str:
+    return "unknown" if number is None else f"{number:,}"
 
 
 def dry_run(recipe: Recipe) -> DryRun:

@@ -110,13 +110,13 @@ class Prompt:
 
 def split(numbers_PW: Tensor, sites: Sequence[Site]) -> dict[str, PrefixKV]:
     """Cut (P, W) into each site's keys and values (H, P, D)."""
-    parts = torch.split(numbers_PW, [site.width for site in sites], dim=1)  # type: ignore[no-untyped-call]
+    parts = torch.split(numbers_PW, [site.width for site in sites], dim=1)
     return {site.name: _site_kv(part, site) for site, part in zip(sites, parts, strict=True)}
 
 
 def _site_kv(part_PW: Tensor, site: Site) -> PrefixKV:
     widths = [site.kv_heads * site.key_dim, site.kv_heads * site.value_dim]
-    keys, values = torch.split(part_PW, widths, dim=1)  # type: ignore[no-untyped-call]
+    keys, values = torch.split(part_PW, widths, dim=1)
     return PrefixKV(
         keys.reshape(-1, site.kv_heads, site.key_dim).transpose(0, 1),
         values.reshape(-1, site.kv_heads, site.value_dim).transpose(0, 1),
