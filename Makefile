@@ -1,0 +1,37 @@
+# Everything a person needs: make quickstart, make test, make check. Each installs into .venv first if need be.
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install quickstart test check lint format quality benchmarks clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+quickstart: $(INSTALLED)  ## the main job on the bundled backbone and data; goes on where it was stopped
+	$(BIN)/softprompt run quickstart --out runs/quickstart --resume
+
+test: $(INSTALLED)  ## the default tests
+	$(BIN)/pytest -n 2
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+check:  ## what CI does: a fresh environment, the README's commands, lint and types
+	bash .ci/run
+
+quality: $(INSTALLED)  ## quickstart over three seeds: the numbers of docs/results.md
+	$(BIN)/python benchmarks/quality.py --seeds 1 2 3
+
+clean:
+	rm -rf $(VENV) runs build dist
