@@ -51,25 +51,22 @@ class Backbone:
             with quiet_transformers():
                 config = AutoConfig.from_pretrained(source, revision=revision)
                 _require_causal(id, config)
-                tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+                tokenizer = _tokenizer(id, source, revision)
                 model = AutoModelForCausalLM.from_pretrained(
                     source, revision=revision, dtype=getattr(torch, dtype) if dtype != "auto" else "auto"
                 )
         except (OSError, ValueError, KeyError) as error:
             raise BackboneError(_cannot_load(id, error)) from error
-        if tokenizer.eos_token_id is None:
-            raise BackboneError(
-                f"backbone {id!r}: its tokenizer names no end-of-text token, which separates source from target. "
-                "Set eos_token in its tokenizer_config.json."
-            )
         with quiet_transformers():
             install(model, attention)
         model.to(device or default_device()).eval().requires_grad_(False)
         return cls(id, model, tokenizer)
 
     @classmethod
-    def plan(cls, id: str, *, revision: str | None = None, attention: str = "sdpa") -> "Backbone":
-        """The same architecture on the meta device: shapes and counts, no weights and no tokenizer.
+    def plan(
+        cls, id: str, *, revision: str | None = None, attention: str = "sdpa", tokenizer: bool = False
+    ) -> "Backbone":
+        """The same architecture on the meta device: shapes and counts, no weights; the tokenizer where asked for.
 
         The configs of the papers' backbones come with the package, so that a dry run needs no network.
         """
@@ -82,9 +79,10 @@ class Backbone:
                 with torch.device("meta"):
                     model = AutoModelForCausalLM.from_config(config)
                 install(model, attention)
+                words = _tokenizer(id, resolve(id), revision) if tokenizer else None
         except (OSError, ValueError, KeyError) as error:
             raise BackboneError(_cannot_load(id, error)) from error
-        return cls(id, model.eval().requires_grad_(False), None)
+        return cls(id, model.eval().requires_grad_(False), words)
 
     @property
     def device(self) -> torch.device:
@@ -170,6 +168,16 @@ def default_device() -> torch.device:
 def set_offline() -> None:
     """Keep hub libraries off the network. Must run before they are imported."""
     os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _tokenizer(id: str, source: str, revision: str | None) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    if tokenizer.eos_token_id is None:
+        raise BackboneError(
+            f"backbone {id!r}: its tokenizer names no end-of-text token, which separates source from target. "
+            "Set eos_token in its tokenizer_config.json."
+        )
+    return tokenizer
 
 
 def _require_causal(id: str, config: Any) -> None:

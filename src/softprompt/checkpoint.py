@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from softprompt.errors import CheckpointError
-from softprompt.files import load_tensors, verify_manifest, write_folder_atomic
+from softprompt.files import load_tensors, save_tensors, verify_manifest, write_folder_atomic
 
 METHOD, OPTIMIZER, STATE = "method.safetensors", "optimizer.safetensors", "state.json"
 
@@ -45,8 +44,8 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int) -> None:
     """Write `folder`/step-NNNNNN completely or not at all, then drop all but the newest `keep` and the best."""
 
     def fill(into: Path) -> None:
-        save_file(_plain(checkpoint.method), into / METHOD)
-        save_file(_plain(checkpoint.optimizer), into / OPTIMIZER)
+        save_tensors(checkpoint.method, into / METHOD)
+        save_tensors(checkpoint.optimizer, into / OPTIMIZER)
         (into / STATE).write_text(json.dumps(asdict(checkpoint.state), indent=2) + "\n", encoding="utf-8")
 
     write_folder_atomic(folder / _name(checkpoint.state.step), fill)
@@ -105,10 +104,6 @@ def restore_into(parameters: dict[str, Any], tensors: dict[str, Tensor]) -> None
                     f"got {tuple(tensors[name].shape)}. Was the recipe changed?"
                 )
             parameter.copy_(tensors[name])
-
-
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _name(step: int) -> str:

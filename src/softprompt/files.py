@@ -95,6 +95,18 @@ def load_tensors(path: Path) -> "dict[str, Tensor]":
         raise CheckpointError(f"{path}: cannot be read as safetensors ({error}).") from error
 
 
+def save_tensors(tensors: "dict[str, Tensor]", path: Path) -> None:
+    """Write a safetensors file from any device; `CheckpointError` where the disk does not take it."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(plain, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error}). Free some space and use --resume.") from error
+
+
 def sync_folder(folder: Path) -> None:
     """fsync a directory, so that renames inside it survive a power cut. A no-op where the system cannot."""
     try:

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from io import RawIOBase
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import Any
 
 from softprompt import checkpoint
 from softprompt.backbone import Backbone
@@ -108,7 +109,7 @@ class _Sitting:
         self.optimizer = make_optimizer(method, config)
         self.state = State(step=0, metrics_bytes=0)
         self.loop_seconds, self.tokens, self.positions = 0.0, 0, 0
-        self.metrics: BinaryIO | None = None
+        self.metrics: RawIOBase | None = None
         self.board: Any = None
 
     def begin(self, train_pairs: Sequence[Encoded]) -> int:
@@ -136,7 +137,7 @@ class _Sitting:
                 f"{path}: expected at least {self.state.metrics_bytes} bytes (those that the checkpoint of step "
                 f"{self.state.step} knows of), got {size}. Restore the file, or start the run anew."
             )
-        self.metrics = path.open("ab")
+        self.metrics = path.open("ab", buffering=0)
         self.metrics.truncate(self.state.metrics_bytes)
         self.metrics.seek(0, os.SEEK_END)
         self.board = _tensorboard(self.folder / "tb", purge=self.state.step)
@@ -195,7 +196,6 @@ class _Sitting:
 
     def save(self, step: int) -> None:
         assert self.metrics is not None
-        self.metrics.flush()
         os.fsync(self.metrics.fileno())
         seconds = self.seconds_before + time.monotonic() - self.sitting_start
         self.state = replace(self.state, step=step, metrics_bytes=self.metrics.tell(), seconds=seconds)
@@ -221,7 +221,9 @@ class _Sitting:
 
     def _write(self, line: dict[str, Any]) -> None:
         assert self.metrics is not None
-        self.metrics.write(json.dumps(line).encode() + b"\n")
+        rest = memoryview(json.dumps(line).encode() + b"\n")
+        while rest:  # unbuffered: a full disk takes a part and then says so
+            rest = rest[self.metrics.write(rest) or 0 :]
 
 
 def _last_dev_loss(metrics: Path) -> float | None:

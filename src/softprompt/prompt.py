@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from softprompt.backbone import Backbone
 from softprompt.errors import CheckpointError
-from softprompt.files import load_tensors, verify_manifest, write_manifest
+from softprompt.files import load_tensors, save_tensors, verify_manifest, write_folder_atomic
 from softprompt.inject import PrefixKV, Site, inject
 
 TENSORS = "adapter_model.safetensors"
@@ -52,9 +51,6 @@ class Prompt:
 
         PEFT reads it where all sites are alike and positions are shifted; otherwise `adapter_config.json` is left out.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        numbers = self.numbers_PW.detach().cpu().contiguous()
-        save_file({"prompt_embeddings": numbers}, folder / TENSORS, metadata={"format": "pt"})
         own = {
             "format": 1,
             "method": "prefix",
@@ -63,11 +59,15 @@ class Prompt:
             "backbone": {"id": backbone_id, "hash": backbone_hash},
             **(extra or {}),
         }
-        (folder / OWN_CONFIG).write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
-        if self.positions == "shifted" and len({(s.kv_heads, s.key_dim, s.value_dim) for s in self.sites}) == 1:
-            text = json.dumps(self._peft_config(backbone_id), indent=2)
-            (folder / PEFT_CONFIG).write_text(text + "\n", encoding="utf-8")
-        write_manifest(folder)
+        alike = len({(site.kv_heads, site.key_dim, site.value_dim) for site in self.sites}) == 1
+
+        def fill(into: Path) -> None:
+            save_tensors({"prompt_embeddings": self.numbers_PW}, into / TENSORS)
+            _write_json(own, into / OWN_CONFIG)
+            if alike and self.positions == "shifted":
+                _write_json(self._peft_config(backbone_id), into / PEFT_CONFIG)
+
+        write_folder_atomic(folder, fill)
 
     def _peft_config(self, backbone_id: str) -> dict[str, Any]:
         site = self.sites[0]
@@ -106,6 +106,10 @@ class Prompt:
         if numbers.ndim != 2 or numbers.shape[1] != expected:
             raise CheckpointError(f"prompt {folder}: expected numbers (P, {expected}), got {tuple(numbers.shape)}.")
         return cls(numbers, sites, own["positions"])
+
+
+def _write_json(value: Any, path: Path) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def split(numbers_PW: Tensor, sites: Sequence[Site]) -> dict[str, PrefixKV]:

@@ -188,6 +188,10 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
+TEMPLATES = {("data", "input"), ("data", "target")}
+"""Keys whose override is text as it stands when it holds a brace: `data.input={name}` is a template, not a mapping."""
+
+
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """Turn `train.lr=1e-3` texts into one nested mapping, the later over the earlier; values are read as YAML."""
     out: dict[str, Any] = {}
@@ -198,7 +202,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         path = key.strip().split(".")
         if not equals or not all(path):
             raise ConfigError(f"{shown}: expected key=value with a dotted key, such as train.lr=1e-4.")
-        nested = parse_yaml(value, shown).data
+        nested: Any = value if tuple(path) in TEMPLATES and "{" in value else parse_yaml(value, shown).data
         if path[0] in SECTIONS and len(path) == 1 and nested is None:
             nulls[path[0]] = None
         else:

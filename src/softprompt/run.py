@@ -3,24 +3,24 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from softprompt import data
 from softprompt.backbone import Backbone, quiet_transformers
 from softprompt.batch import Encoded, encode_pairs, encode_sources, require_fit
-from softprompt.config import MAIN, UNTUNED, DataConfig, Recipe, dump_yaml
+from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
 from softprompt.console import Progress, say
 from softprompt.decode import Decoded, decode_texts
 from softprompt.errors import ConfigError, SoftpromptError, TrainingError
-from softprompt.files import write_text_atomic
+from softprompt.files import write_folder_atomic, write_text_atomic
 from softprompt.fit import Fitted, fit
 from softprompt.machine import environment, peak_memory_bytes, reset_peak_memory
 from softprompt.methods import METHODS, Method, PrefixTuning, Steering, Untuned, trained_count
 from softprompt.metrics import SuiteResult, score_suite
 from softprompt.tasks import load_task
-from softprompt.types import Example, Splits
+from softprompt.types import Example
 
 SCORES, STATUS, RECIPE = "scores.json", "status.json", "recipe.yaml"
 
@@ -56,28 +56,60 @@ def run_recipe(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: boo
     """
     _require_free(recipe, folder, resume)
     arms = {arm: recipe.arm(arm) for arm in _order(recipe)}
-    splits = _load_each(arms)
+    jobs = prepare(arms)
     results = []
-    for arm, own in arms.items():
+    for arm, job in jobs.items():
         place = folder if arm == MAIN else folder / "arms" / arm
         if resume and (place / SCORES).exists():
             results.append(_finished(place))
         else:
-            results.append(_run_arm(arm, own, place, splits[arm], root=folder, whole=recipe, quiet=quiet))
+            results.append(_run_arm(arm, job, place, root=folder, whole=recipe, quiet=quiet))
     write_text_atomic(folder / STATUS, json.dumps({"status": "done"}) + "\n")
     return results
 
 
-def _load_each(arms: Mapping[str, Recipe]) -> dict[str, Splits]:
-    """The data of every arm, read before anything is written; arms that ask for the same share it."""
-    loaded: list[tuple[DataConfig, int, Splits]] = []
-    for own in arms.values():
-        if not any((own.data, own.seed) == (config, seed) for config, seed, _ in loaded):
-            loaded.append((own.data, own.seed, data.load(own.data, own.seed)))
-    return {
-        arm: next(splits for config, seed, splits in loaded if (config, seed) == (own.data, own.seed))
-        for arm, own in arms.items()
-    }
+@dataclass(frozen=True)
+class Job:
+    """One arm with its data read, tokenised and checked against the backbone's window."""
+
+    recipe: Recipe
+    train: Sequence[Encoded]
+    dev: Sequence[Encoded]
+    test: Sequence[Example]
+
+
+def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
+    """Check every arm on the weightless backbone before anything is written; arms that ask for the same share it.
+
+    Raises:
+        DataError: malformed data, or texts that do not fit the window.
+        BackboneError: no such backbone, or one that the method cannot steer.
+    """
+    known: list[tuple[Any, Backbone, Job]] = []
+    jobs = {}
+    for arm, own in arms.items():
+        asked = (own.backbone, own.data, own.seed)
+        if not any(asked == seen for seen, _, _ in known):
+            plan = Backbone.plan(own.backbone.id, revision=own.backbone.revision, tokenizer=True)
+            splits = data.load(own.data, own.seed)
+            train, dev = encode_pairs(plan, splits.train), encode_pairs(plan, splits.dev)
+            known.append((asked, plan, Job(own, train, dev, splits.test)))
+        plan, shared = next((plan, job) for seen, plan, job in known if seen == asked)
+        jobs[arm] = replace(shared, recipe=own)
+        _require_room(plan, jobs[arm])
+    return jobs
+
+
+def _require_room(plan: Backbone, job: Job) -> None:
+    method = build_method(plan, job.recipe)
+    offset = method.position_offset if method else 0
+    sources = encode_sources(plan, [example.source for example in job.test])
+    require_fit([len(row) for row in sources], plan.window, what="test sources", offset=offset + 1)
+    if method is not None:
+        limits = [limit for limit in (plan.window, job.recipe.train.max_length) if limit is not None]
+        room = min(limits) if limits else None
+        require_fit([len(pair) for pair in job.train], room, what="training pairs", offset=offset)
+        require_fit([len(pair) for pair in job.dev], room, what="dev pairs", offset=offset)
 
 
 def _order(recipe: Recipe) -> list[str]:
@@ -118,9 +150,8 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _run_arm(
-    arm: str, recipe: Recipe, place: Path, splits: Splits, *, root: Path, whole: Recipe, quiet: bool
-) -> ArmResult:
+def _run_arm(arm: str, job: Job, place: Path, *, root: Path, whole: Recipe, quiet: bool) -> ArmResult:
+    recipe = job.recipe
     backbone = Backbone.load(
         recipe.backbone.id,
         revision=recipe.backbone.revision,
@@ -129,7 +160,6 @@ def _run_arm(
     )
     method = build_method(backbone, recipe)
     steering: Steering = method or Untuned()
-    train_pairs, dev_pairs = _encoded(backbone, steering, recipe, splits)
     _open_folder(place, recipe, backbone, root=root, whole=whole)
     try:
         before = backbone.hash()
@@ -137,13 +167,13 @@ def _run_arm(
         if method is not None:
             reset_peak_memory(backbone.device)
             fitted = fit(
-                backbone, method, train_pairs, dev_pairs, recipe.train, place, seed=recipe.seed, label=arm, quiet=quiet
+                backbone, method, job.train, job.dev, recipe.train, place, seed=recipe.seed, label=arm, quiet=quiet
             )
             training = asdict(fitted) | {"peak_memory_bytes": peak_memory_bytes(backbone.device)}
             steering = _keep(backbone, method, recipe, place, before, fitted)
-        rows, decoding = _decode(backbone, steering, recipe, splits.test, arm, quiet)
-        result = _score(arm, recipe, splits.test, rows, training, decoding, backbone, method)
-        _write_predictions(place, splits.test, rows)
+        rows, decoding = _decode(backbone, steering, recipe, job.test, arm, quiet)
+        result = _score(arm, recipe, job.test, rows, training, decoding, backbone, method)
+        _write_predictions(place, job.test, rows)
         write_text_atomic(place / SCORES, json.dumps(asdict(result), indent=2) + "\n")
         write_text_atomic(place / STATUS, json.dumps({"status": "done" if place != root else "running"}) + "\n")
     except (SoftpromptError, OSError, RuntimeError) as error:
@@ -162,23 +192,6 @@ def build_method(backbone: Backbone, recipe: Recipe) -> Method | None:
     return METHODS[recipe.method.name](backbone, recipe.method)
 
 
-def _encoded(
-    backbone: Backbone, steering: Steering, recipe: Recipe, splits: Splits
-) -> tuple[list[Encoded], list[Encoded]]:
-    """Tokenise all parts and check that they fit, before anything is trained or written."""
-    offset = steering.position_offset
-    limits = [limit for limit in (backbone.window, recipe.train.max_length) if limit is not None]
-    room = min(limits) if limits else None
-    sources = encode_sources(backbone, [example.source for example in splits.test])
-    require_fit([len(row) for row in sources], backbone.window, what="test sources", offset=offset + 1)
-    if recipe.method.name == UNTUNED:
-        return [], []
-    train, dev = encode_pairs(backbone, splits.train), encode_pairs(backbone, splits.dev)
-    require_fit([len(pair) for pair in train], room, what="training pairs", offset=offset)
-    require_fit([len(pair) for pair in dev], room, what="dev pairs", offset=offset)
-    return train, dev
-
-
 def _open_folder(place: Path, recipe: Recipe, backbone: Backbone, *, root: Path, whole: Recipe) -> None:
     for folder in (root, place):
         folder.mkdir(parents=True, exist_ok=True)
@@ -194,9 +207,14 @@ def _keep(backbone: Backbone, method: Method, recipe: Recipe, place: Path, befor
     """Write the artefact and return what to decode with: the folded prompt, or the tuned backbone itself."""
     if not isinstance(method, PrefixTuning):
         assert backbone.tokenizer is not None
+        tokenizer = backbone.tokenizer
+
+        def fill(into: Path) -> None:
+            backbone.model.save_pretrained(into)
+            tokenizer.save_pretrained(into)
+
         with quiet_transformers():
-            backbone.model.save_pretrained(place / "model")
-            backbone.tokenizer.save_pretrained(place / "model")
+            write_folder_atomic(place / "model", fill)
         return method
     if backbone.hash() != before:
         raise TrainingError("the frozen backbone's parameters changed during training; the prompt was not written.")
