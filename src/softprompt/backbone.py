@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from softprompt.errors import BackboneError
 from softprompt.inject import Site, checkpoint_contexts, install, probe
 
-# oneDNN (bfloat16 on a CPU) keeps a kernel with its scratch memory for every shape it has seen, 1,024 of them by default:
+# oneDNN (bfloat16 on a CPU) keeps a kernel with its scratch memory for every shape seen, 1,024 of them by default:
 # with batches of every length that is gigabytes. Read when the first kernel is made, so it is set here.
 for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
     os.environ.setdefault(_name, "32")
