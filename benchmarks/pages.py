@@ -10,8 +10,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 HEAD = """# Speed and memory
 
 Made by `python benchmarks/pages.py` from `benchmarks/results/*.json`; each file names its machine and commit. Every
-comparison runs in one process, the arms taking turns, and a ratio is the median over rounds: the machines are shared and
-noisy, so read ratios, not seconds. Nothing here was run on a GPU.
+comparison runs in one process, the arms taking turns, and a ratio is the median over rounds: the machines are shared
+and noisy, so read ratios, not seconds. Nothing here was run on a GPU.
 """
 
 
@@ -42,14 +42,15 @@ def train_section(result: dict[str, Any]) -> str:
     )
     return f"""## Training step
 `python benchmarks/train_step.py --e2e FOLDER`: {setting["backbone"]}, {setting["data"]}, batches of {setting["batch"]},
-prefix {setting["prefix_length"]}, {setting["precision"]}, {setting["rounds"]} rounds of {setting["steps_per_round"]} steps.
+prefix {setting["prefix_length"]}, {setting["precision"]},
+{setting["rounds"]} rounds of {setting["steps_per_round"]} steps.
 
 | arm | steps/s | peak MiB above the loaded model |
 |---|---:|---:|
 {rows}
 
-Prefix-tuning makes **{ratios["speed_vs_peft"]:.2f}x** PEFT's steps per second with **{ratios["peak_memory_vs_peft"]:.2f}x**
-its peak memory above the model, and {ratios["speed_vs_finetune"]:.2f}x the steps of full fine-tuning in the same loop.
+Prefix-tuning makes **{ratios["speed_vs_peft"]:.2f}x** PEFT's steps per second with
+**{ratios["peak_memory_vs_peft"]:.2f}x** its peak memory above the model, and {ratios["speed_vs_finetune"]:.2f}x the steps of full fine-tuning in the same loop.
 {machine(result)}
 """
 

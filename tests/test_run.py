@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from jobs import tiny_job
 
 from softprompt.backbone import Backbone
@@ -95,19 +94,3 @@ def test_resume_refuses_another_recipe_and_names_the_field(recipe: Recipe, done:
 def test_prompt_of_another_backbone_is_refused(done: Path) -> None:
     with pytest.raises(Exception, match="learned on backbone"):
         Prompt.load(done / "prompt", backbone_hash="0" * 64)
-
-
-def test_prompt_is_what_peft_reads(recipe: Recipe, done: Path) -> None:
-    peft = pytest.importorskip("peft")
-    from transformers import AutoModelForCausalLM
-
-    backbone = Backbone.load(recipe.backbone.id)
-    prompt = Prompt.load(done / "prompt")
-    ids = torch.tensor([[5, 6, 7, 8]])
-    with torch.no_grad(), prompt.attach(backbone):
-        positions = torch.arange(4)[None] + prompt.position_offset
-        mine = backbone.model(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=positions).logits
-        base = AutoModelForCausalLM.from_pretrained(recipe.backbone.id).eval()
-        theirs = peft.PeftModel.from_pretrained(base, done / "prompt").eval()
-        got = theirs(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-    torch.testing.assert_close(mine, got, rtol=0, atol=1e-5)

@@ -6,13 +6,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from softprompt.errors import BackboneError
@@ -130,9 +133,29 @@ class Backbone:
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass, with the prefix that the forward saw."""
-        self.model.gradient_checkpointing_enable(
-            gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": checkpoint_contexts}
-        )
+        enable = getattr(self.model, "activation_checkpointing_enable", self.model.gradient_checkpointing_enable)
+        enable({"use_reentrant": False, "context_fn": checkpoint_contexts})
+        for module in self.model.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module._gradient_checkpointing_func = _recompute
+
+
+def _recompute(forward: "partial[Any]", *args: Any) -> Any:
+    """Checkpoint one layer's forward, run in the mode of the layer's children.
+
+    The layer itself is in training mode only so that transformers recomputes it; some (OPT) have dropout of their own.
+    """
+    layer: nn.Module = forward.args[0]
+    mode = next((child.training for child in layer.children()), True)
+
+    def run(*inputs: Any) -> Any:
+        layer.training = mode
+        try:
+            return forward(*inputs)
+        finally:
+            layer.training = True
+
+    return checkpoint(run, *args, use_reentrant=False, context_fn=checkpoint_contexts)
 
 
 def resolve(id: str) -> str:

@@ -49,7 +49,9 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int) -> None:
         (into / STATE).write_text(json.dumps(asdict(checkpoint.state), indent=2) + "\n", encoding="utf-8")
 
     write_folder_atomic(folder / _name(checkpoint.state.step), fill)
-    for step in steps(folder)[:-keep]:
+    now = checkpoint.state.step
+    later = [step for step in steps(folder) if step > now]  # damaged, or the run would have gone on from there
+    for step in [*[step for step in steps(folder) if step <= now][:-keep], *later]:
         if step != checkpoint.state.best_step:
             shutil.rmtree(folder / _name(step))
 

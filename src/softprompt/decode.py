@@ -67,12 +67,17 @@ def _decode_batch(
     tokenizer = backbone.tokenizer
     assert tokenizer is not None
     batch = collate_sources([ids[index] for index in chunk], backbone.eos_id).to(backbone.device)
-    out = backbone.model.generate(
-        batch.input_ids_BT,
-        attention_mask=batch.attention_mask_BT,
-        position_ids=batch.position_ids_BT + offset,
-        generation_config=options,
-    )
+    stored = backbone.model.generation_config
+    backbone.model.generation_config = GenerationConfig()  # transformers fills from it whatever `options` leaves out
+    try:
+        out = backbone.model.generate(
+            batch.input_ids_BT,
+            attention_mask=batch.attention_mask_BT,
+            position_ids=batch.position_ids_BT + offset,
+            generation_config=options,
+        )
+    finally:
+        backbone.model.generation_config = stored
     rows = []
     for index, row in zip(chunk, out[:, batch.input_ids_BT.shape[1] :].tolist(), strict=True):
         end = row.index(backbone.eos_id) if backbone.eos_id in row else len(row)

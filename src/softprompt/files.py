@@ -72,15 +72,15 @@ def verify_manifest(folder: Path) -> None:
     path = folder / MANIFEST
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["files"]
-    except FileNotFoundError:
+        listed = [(folder / name, int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries.items()]
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{folder}: no {MANIFEST}; expected a folder that softprompt wrote completely.") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{path}: damaged (not a manifest). {ADVICE}") from None
-    for name, entry in entries.items():
-        file = folder / name
+    for file, size, digest in listed:
         if not file.is_file():
             raise CheckpointError(f"{file}: missing; the manifest lists it. {ADVICE}")
-        if file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]:
+        if file.stat().st_size != size or sha256(file) != digest:
             raise CheckpointError(f"{file}: its bytes differ from the manifest. {ADVICE}")
 
 

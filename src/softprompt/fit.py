@@ -1,6 +1,7 @@
 """One method trained in one run folder: the loop's records written down, dev losses, checkpoints, resume, signals."""
 
 import json
+import math
 import os
 import signal
 import time
@@ -189,7 +190,7 @@ class _Sitting:
         if self.board is not None:
             self.board.add_scalar("dev/loss", loss, step)
         self.progress.update(step, f"dev loss {loss:.4f}", force=True)
-        if self.state.best_loss is not None and loss >= self.state.best_loss:
+        if math.isnan(loss) or (self.state.best_loss is not None and loss >= self.state.best_loss):
             return False
         self.state = replace(self.state, best_step=step, best_loss=loss)
         return True

@@ -135,10 +135,11 @@ def probe(model: PreTrainedModel) -> tuple[Site, ...]:
         model.train(training)
         _PROBE.reset(token)
     names = {module: name for name, module in model.named_modules()}
-    sites = tuple(
+    calls = (
         Site(names[module], "decoder", kv_heads=key[1], key_dim=key[3], value_dim=value[3])
         for module, _, key, value in found
     )
+    sites = tuple(dict.fromkeys(calls))  # a module may attend more than once in a forward; its prefix is one
     if not sites:
         raise BackboneError(
             "method 'prefix' needs attention that goes through transformers' AttentionInterface, but "
@@ -157,6 +158,8 @@ def _fused_attention(
     """The interface's signature; query (B, H, T, D), key and value (B, H_kv, T', D) -> output (B, T, H, D)."""
     # Soft-capped scores and attention sinks are outside what torch's fused kernel computes.
     if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        if attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True):
+            attention_mask = _causal_mask(query, key)  # it was left out for a kernel that is told `is_causal`
         added = None if attention_mask is None else _as_added(attention_mask, query.dtype)
         return _eager_attention(module, query, key, value, added, **kwargs)
     return _attend(sdpa_attention_forward, module, query, key, value, attention_mask, **kwargs)

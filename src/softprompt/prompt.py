@@ -93,19 +93,22 @@ class Prompt:
         """
         folder = Path(folder)
         verify_manifest(folder)
-        own = json.loads((folder / OWN_CONFIG).read_text(encoding="utf-8"))
-        learned_on = own["backbone"]
+        try:
+            own = json.loads((folder / OWN_CONFIG).read_text(encoding="utf-8"))
+            learned_on, positions = own["backbone"], own["positions"]
+            sites = tuple(Site(**site) for site in own["sites"])
+            numbers = load_tensors(folder / TENSORS)["prompt_embeddings"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"prompt {folder}: not a prompt of this version ({error!r}).") from error
         if backbone_hash is not None and backbone_hash != learned_on["hash"]:
             raise CheckpointError(
                 f"prompt {folder}: learned on backbone {learned_on['id']!r} with hash {learned_on['hash'][:12]}..., "
                 f"got one with hash {backbone_hash[:12]}... . Load the backbone that it was learned on."
             )
-        numbers = load_tensors(folder / TENSORS)["prompt_embeddings"]
-        sites = tuple(Site(**site) for site in own["sites"])
         expected = sum(site.width for site in sites)
         if numbers.ndim != 2 or numbers.shape[1] != expected:
             raise CheckpointError(f"prompt {folder}: expected numbers (P, {expected}), got {tuple(numbers.shape)}.")
-        return cls(numbers, sites, own["positions"])
+        return cls(numbers, sites, positions)
 
 
 def _write_json(value: Any, path: Path) -> None:

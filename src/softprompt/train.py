@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from softprompt.backbone import Backbone
 from softprompt.batch import Batch, Encoded, Plan, collate
@@ -105,10 +106,13 @@ def training_steps(
     Raises:
         TrainingError: the loss or the gradient is not finite; the step is not applied, weights stay as they were.
     """
+    if config.gradient_checkpointing:
+        backbone.enable_gradient_checkpointing()
     plan = make_plan(pairs, config, seed)
     total = total_steps(config, plan)
     batches = plan.from_step(start)
     parameters = list(method.trainable().values())
+    optimizer.zero_grad(set_to_none=True)  # an earlier call may have ended in the middle of a step
     for step in range(start, total):
         prepare_mode(backbone, method, config)
         torch.manual_seed(step_seed(seed, step))
@@ -159,9 +163,9 @@ def prepare_mode(backbone: Backbone, method: Method, config: TrainConfig) -> Non
     backbone.model.train(config.frozen_dropout)
     method.set_mode(True)
     if config.gradient_checkpointing:
-        # transformers recomputes only in modules in training mode; their children keep their own mode (no dropout).
+        # transformers recomputes only in layers in training mode; inside, they have the mode of their children again.
         for module in backbone.model.modules():
-            if getattr(module, "gradient_checkpointing", False):
+            if isinstance(module, GradientCheckpointingLayer):
                 module.training = True
 
 

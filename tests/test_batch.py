@@ -1,0 +1,180 @@
+"""Text to ids, ids to padded rows, and which rows make up which step."""
+
+import itertools
+from pathlib import Path
+
+import factories
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from softprompt.backbone import Backbone
+from softprompt.batch import (
+    Encoded,
+    Plan,
+    collate,
+    collate_sources,
+    encode_pairs,
+    encode_sources,
+    encode_targets,
+    require_fit,
+)
+from softprompt.errors import DataError
+from softprompt.types import Example
+
+GPT2_TOKENIZER = Path(__file__).parents[2] / "shared" / "tokenizers" / "gpt2"
+
+
+@pytest.fixture(scope="module")
+def bone() -> Backbone:
+    return factories.backbone("gpt2")
+
+
+def with_gpt2_tokenizer(bone: Backbone) -> Backbone:
+    from transformers import AutoTokenizer
+
+    if not (GPT2_TOKENIZER / "tokenizer.json").is_file():
+        pytest.skip("GPT-2's tokenizer files are not beside this checkout")
+    return Backbone("gpt2", bone.model, AutoTokenizer.from_pretrained(GPT2_TOKENIZER))
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("name : Blue Spice | Type : pub", "Blue Spice is a pub ."),
+        ("1234 5678", "£ 20-25, 'cheap'; naïve café\u3000日本"),
+        ("a  double  space", "line\nbreak"),
+        ("x", "y"),
+    ],
+)
+def test_frame_equals_the_papers_whole_string_under_gpt2s_tokenizer(bone: Backbone, source: str, target: str) -> None:
+    real = with_gpt2_tokenizer(bone)
+    whole = real.tokenizer(" " + source + " <|endoftext|> " + target + " <|endoftext|>")["input_ids"]
+    (pair,) = encode_pairs(real, [Example(source, (target,))])
+    assert [*pair.source, *pair.target] == whole
+    assert pair.source[-1] == pair.target[-1] == 50256 and whole.count(50256) == 2
+
+
+def test_frame_reads_back_as_source_separator_target_end(bone: Backbone) -> None:
+    (pair,) = encode_pairs(bone, [Example("the red inn", ("sells hot tea",))])
+    eos = factories.EOS
+    assert bone.tokenizer.decode([*pair.source, *pair.target]) == f" the red inn {eos} sells hot tea {eos}"
+    assert (pair.source.count(bone.eos_id), pair.target.count(bone.eos_id)) == (1, 1)
+
+
+def test_every_target_of_an_example_is_a_pair_in_order(bone: Backbone) -> None:
+    given_examples = [Example("inn", ("tea", "pie")), Example("river", ()), Example("bank", ("ten",))]
+    pairs = encode_pairs(bone, given_examples)
+    sources, targets = encode_sources(bone, ["inn", "inn", "bank"]), encode_targets(bone, ["tea", "pie", "ten"])
+    assert pairs == [Encoded(source, target) for source, target in zip(sources, targets, strict=True)]
+    assert encode_pairs(bone, []) == [] and encode_sources(bone, []) == [] and encode_targets(bone, []) == []
+
+
+def test_special_tokens_of_the_tokenizer_come_once_at_the_start_and_never_before_a_target(bone: Backbone) -> None:
+    import copy
+
+    from tokenizers import processors
+
+    other = copy.deepcopy(bone.tokenizer)
+    eos = factories.EOS
+    other.add_special_tokens({"bos_token": "<s>"})
+    bos = other.bos_token_id
+    other.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"<s> $A {eos}", special_tokens=[("<s>", bos), (eos, bone.eos_id)]
+    )
+    wrapped = Backbone("gpt2", bone.model, other)
+    (pair,) = encode_pairs(wrapped, [Example("inn", ("tea",))])
+    (plain,) = encode_pairs(bone, [Example("inn", ("tea",))])
+    assert pair == Encoded((bos, *plain.source), plain.target)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_collate_keeps_the_ids_positions_and_labels_of_real_tokens(side: str) -> None:
+    pairs, pad = factories.pairs(5), 0
+    rows = collate(pairs, pad, side=side)
+    longest = max(map(len, pairs))
+    assert rows.rows == 5 and rows.input_ids_BT.shape == (5, longest)
+    labels = iter(rows.labels_N.tolist())
+    for row, pair in enumerate(pairs):
+        mask = rows.attention_mask_BT[row].bool()
+        gap = longest - len(pair)
+        assert mask.tolist() == (
+            [False] * gap + [True] * len(pair) if side == "left" else [True] * len(pair) + [False] * gap
+        )
+        assert rows.input_ids_BT[row][mask].tolist() == [*pair.source, *pair.target]
+        assert (rows.input_ids_BT[row][~mask] == pad).all() and (rows.position_ids_BT[row][~mask] == 0).all()
+        assert rows.position_ids_BT[row][mask].tolist() == list(range(len(pair)))
+        where = rows.predicts_BT[row][mask].nonzero()[:, 0].tolist()
+        assert where == list(range(len(pair.source) - 1, len(pair) - 1))
+        assert [next(labels) for _ in where] == list(pair.target)
+        assert not rows.predicts_BT[row][~mask].any()
+    assert next(labels, None) is None
+
+
+def test_sources_are_padded_on_the_left_and_carry_no_labels() -> None:
+    rows = collate_sources([(5, 6, 7), (8,)], 0)
+    assert rows.input_ids_BT.tolist() == [[5, 6, 7], [0, 0, 8]]
+    assert rows.attention_mask_BT.tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert rows.position_ids_BT.tolist() == [[0, 1, 2], [0, 0, 0]]
+    assert rows.labels_N.numel() == 0 and not rows.predicts_BT.any()
+
+
+def test_batch_moves_as_a_whole() -> None:
+    moved = factories.batch(2).to(torch.device("meta"))
+    assert {getattr(moved, name).device.type for name in moved.__slots__} == {"meta"}
+
+
+def test_require_fit_says_how_many_which_and_what_there_is_room_for() -> None:
+    require_fit([10, 12], 12, what="pairs")
+    require_fit([10, 10], 12, what="pairs", offset=2)
+    require_fit([1000], None, what="pairs")
+    require_fit([], 12, what="pairs")
+    with pytest.raises(DataError) as caught:
+        require_fit([11, 9, 14, 10], 12, what="training pairs", offset=2)
+    for part in ("2 of 4 training pairs", "at most 10 tokens", "12 beside 2 positions", "got 14 in number 3"):
+        assert part in str(caught.value)
+
+
+plans = st.builds(
+    Plan,
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=130).map(tuple),
+    batch_size=st.integers(1, 9),
+    seed=st.integers(0, 2**32 - 1),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(plans, st.integers(0, 3))
+def test_every_example_comes_exactly_once_an_epoch(plan: Plan, epoch: int) -> None:
+    per_epoch = plan.steps_per_epoch
+    batches = list(itertools.islice(plan.from_step(epoch * per_epoch), per_epoch))
+    assert sorted(itertools.chain(*batches)) == list(range(len(plan.lengths)))
+    sizes = sorted(map(len, batches), reverse=True)
+    assert all(size == plan.batch_size for size in sizes[:-1]) and 1 <= sizes[-1] <= plan.batch_size
+
+
+@settings(max_examples=60, deadline=None)
+@given(plans, st.integers(0, 60))
+def test_batches_from_a_step_are_those_of_a_run_that_got_there(plan: Plan, step: int) -> None:
+    whole = list(itertools.islice(plan.from_step(0), step + 5))
+    assert list(itertools.islice(plan.from_step(step), 5)) == whole[step:]
+
+
+def test_epochs_and_seeds_shuffle_differently() -> None:
+    def epoch(seed: int, number: int) -> list[list[int]]:
+        plan = Plan(tuple(range(1, 41)), 4, seed)
+        return list(itertools.islice(plan.from_step(10 * number), 10))
+
+    orders = [epoch(seed, number) for seed in (1, 2) for number in (0, 1)]
+    assert all(one != other for one, other in itertools.combinations(orders, 2))
+    assert epoch(1, 0) == orders[0]
+
+
+def test_batches_hold_similar_lengths_but_come_in_random_order() -> None:
+    plan = Plan(tuple(length for length in range(1, 101) for _ in range(4)), 8, 7)
+    batches = list(itertools.islice(plan.from_step(0), plan.steps_per_epoch))
+    spread = [max(plan.lengths[i] for i in batch) - min(plan.lengths[i] for i in batch) for batch in batches]
+    assert max(spread) <= 2
+    means = [sum(plan.lengths[i] for i in batch) for batch in batches]
+    assert means != sorted(means)
