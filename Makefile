@@ -30,7 +30,7 @@ format: $(INSTALLED)
 check:  ## what CI does: a fresh environment, the README's commands, lint and types
 	bash .ci/run
 
-quality: $(INSTALLED)  ## quickstart over three seeds: the numbers of docs/results.md
+quality: $(INSTALLED)  ## gazette over three seeds: the numbers of docs/results.md
 	$(BIN)/python benchmarks/quality.py --seeds 1 2 3
 
 clean:

@@ -50,7 +50,8 @@ prefix {setting["prefix_length"]}, {setting["precision"]},
 {rows}
 
 Prefix-tuning makes **{ratios["speed_vs_peft"]:.2f}x** PEFT's steps per second with
-**{ratios["peak_memory_vs_peft"]:.2f}x** its peak memory above the model, and {ratios["speed_vs_finetune"]:.2f}x the steps of full fine-tuning in the same loop.
+**{ratios["peak_memory_vs_peft"]:.2f}x** its peak memory above the model,
+and {ratios["speed_vs_finetune"]:.2f}x the steps of full fine-tuning in the same loop.
 {machine(result)}
 """
 

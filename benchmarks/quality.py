@@ -1,6 +1,6 @@
 """The bundled task over several seeds: untuned, prefix-tuning, full fine-tuning. Prints a table and JSON.
 
-    python benchmarks/quality.py --seeds 1 2 3 [--recipe quickstart] [--out FILE] [KEY=VALUE ...]
+    python benchmarks/quality.py --seeds 1 2 3 [--recipe gazette] [--out FILE] [KEY=VALUE ...]
     python benchmarks/quality.py --rates prefix 1e-2 3e-2 1e-1 --rates finetune 1e-3 2e-3 4e-3
 
 With --rates nothing is scored: each arm is trained once per rate and its dev loss printed, which is how the rates of
@@ -85,7 +85,7 @@ def _share(parameters: dict[str, float], kind: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="laid over the recipe")
-    parser.add_argument("--recipe", default="quickstart")
+    parser.add_argument("--recipe", default="gazette")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument(
         "--rates", nargs="+", action="append", metavar="METHOD RATE", help="choose rates on the dev part"
