@@ -78,7 +78,12 @@ def test_defaults(tmp_path: Path) -> None:
     assert (train.clip, train.loss, train.frozen_dropout, train.precision) == (1.0, "token_mean", False, "auto")
     assert (train.keep, train.select, train.log_every, train.max_length) == (2, "best", 10, None)
     decode = got.decode
-    assert (decode.strategy, decode.beams, decode.max_new_tokens, decode.ban_newline) == ("beam", 5, 100, True)
+    assert (decode.strategy, decode.beams, decode.max_new_tokens, decode.ban_newline) == (
+        "beam",
+        5,
+        60,
+        True,
+    )  # the task's own
 
 
 def test_every_field_is_described() -> None:
