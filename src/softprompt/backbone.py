@@ -193,11 +193,6 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def set_offline() -> None:
-    """Keep hub libraries off the network. Must run before they are imported."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-
-
 def _tokenizer(id: str, source: str, revision: str | None) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     if tokenizer.eos_token_id is None:

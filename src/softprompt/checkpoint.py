@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from softprompt.errors import CheckpointError
@@ -91,8 +92,6 @@ def load_newest(folder: Path) -> Checkpoint | None:
 
 def restore_into(parameters: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Copy saved tensors into the parameters of the same names. Raises `CheckpointError` where they do not match."""
-    import torch
-
     if parameters.keys() != tensors.keys():
         odd = sorted(parameters.keys() ^ tensors.keys())
         raise CheckpointError(

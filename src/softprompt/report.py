@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from softprompt.config import MAIN, Recipe, dump_yaml
 from softprompt.console import duration
@@ -142,8 +141,3 @@ backbone = Backbone.load({recipe.backbone.id!r})
 prompt = Prompt.load("prompt", backbone_hash=backbone.hash())
 print(decode_texts(backbone, prompt, ["name : ... | area : ..."], DecodeConfig())[0].text)
 ```"""
-
-
-def summary(results: Sequence[ArmResult]) -> dict[str, Any]:
-    """Arm -> BLEU, for programs that only want the headline."""
-    return {result.arm: result.scores.get("bleu", {}).get("score") for result in results}
