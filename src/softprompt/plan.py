@@ -14,7 +14,7 @@ from softprompt.tasks import load_task
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}
 
-SAVED_PER_TOKEN_AND_LAYER = 30
+SAVED_PER_TOKEN_AND_LAYER = 20
 """Numbers kept for the backward pass per token and layer, in units of E, through a frozen block: measured with
 benchmarks/train_step.py on the GPT-2 shape (queries, keys, values, attention output, MLP inner states, norms)."""
 
