@@ -137,7 +137,7 @@ def _usage(recipe: Recipe) -> str:
 from softprompt import Backbone, Prompt, decode_texts
 from softprompt.config import DecodeConfig
 
-backbone = Backbone.load({recipe.backbone.id!r})
+backbone = Backbone.load({json.dumps(recipe.backbone.id)})
 prompt = Prompt.load("prompt", backbone_hash=backbone.hash())
 print(decode_texts(backbone, prompt, ["name : ... | area : ..."], DecodeConfig())[0].text)
 ```"""
