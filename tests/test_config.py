@@ -69,6 +69,8 @@ def test_defaults(tmp_path: Path) -> None:
         "length": 10,
         "reparam": "mlp",
         "hidden": 512,
+        "init": "random",
+        "init_text": None,
         "dropout": 0.0,
         "positions": "shifted",
     }

@@ -42,6 +42,8 @@ def test_published_settings_of_the_paper() -> None:
         "length": 5,
         "reparam": "mlp",
         "hidden": 512,
+        "init": "random",
+        "init_text": None,
         "dropout": 0.0,
         "positions": "shifted",
     }

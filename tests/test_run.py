@@ -12,8 +12,9 @@ from softprompt.decode import decode_texts
 from softprompt.errors import ConfigError
 from softprompt.files import verify_manifest
 from softprompt.prompt import Prompt
-from softprompt.report import as_text, table, write_card
+from softprompt.report import table, write_card
 from softprompt.run import run_recipe
+from softprompt.table import as_text
 
 
 @pytest.fixture(scope="module")

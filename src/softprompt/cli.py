@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from softprompt import __version__
 from softprompt.errors import ConfigError, SoftpromptError
@@ -22,6 +23,26 @@ app = typer.Typer(
 )
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+
+
+class ManyValues(TyperCommand):
+    """A command whose `--refs` and `--metrics` take all words up to the next option: `--refs a.txt b.txt`."""
+
+    many = ("--refs", "--metrics")
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the option before each of its values, which is how click takes several."""
+        spread: list[str] = []
+        option = None
+        for word in args:
+            if word.startswith("-") and word != "-":
+                option = word if word in self.many else None
+                if option is None:
+                    spread.append(word)
+            else:
+                spread += [word] if option is None else [option, word]
+        return super().parse_args(ctx, spread)
+
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. train.lr=1e-3 seed=2")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
@@ -51,6 +72,7 @@ def run_command(
         return
     from softprompt import report
     from softprompt.run import run_recipe
+    from softprompt.table import as_text
 
     folder = out or Path("runs") / loaded.name
     results = run_recipe(loaded, folder, resume=resume, quiet=quiet)
@@ -58,7 +80,7 @@ def run_command(
     if as_json:
         print(report.as_json(loaded, folder, results))
         return
-    print(report.as_text(report.table(results)))
+    print(as_text(report.table(results)))
     print("\n".join(["", *report.notes(results), f"Run folder: {folder} (start with README.md)"]))
 
 
@@ -73,10 +95,10 @@ def _print_dry_run(recipe: Any, as_json: bool) -> None:
 
 @app.command("list")
 def list_command(
-    what: Annotated[str, typer.Argument(help="recipes, tasks, methods or backbones")],
+    what: Annotated[str, typer.Argument(help="recipes, tasks, suites, methods or backbones")],
     as_json: Json = False,
 ) -> None:
-    """Show what there is: recipes, tasks, methods, backbones."""
+    """Show what there is: recipes, tasks, suites, methods, backbones."""
     from softprompt.listing import LISTINGS
 
     if what not in LISTINGS:
@@ -95,6 +117,56 @@ def recipe_command(name: Annotated[str, typer.Argument(help="A bundled recipe's 
     from softprompt.recipes import find_recipe
 
     print(find_recipe(name).read_text(encoding="utf-8"), end="")
+
+
+Refs = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE [FILE ...]", help="Groups between blank lines, parallel files, or a SQuAD file."),
+]
+SuiteName = Annotated[str, typer.Option(help="The data set's metrics; see `softprompt list suites`.")]
+Metrics = Annotated[list[str] | None, typer.Option(metavar="NAME [NAME ...]", help="Only these of the suite.")]
+Seed = Annotated[int, typer.Option(help="Of the resamples.")]
+
+
+@app.command("score", cls=ManyValues)
+def score_command(
+    hyp: Annotated[Path, typer.Argument(help="One output a line; a run folder or its predictions; or SQuAD's JSON.")],
+    refs: Refs = None,
+    suite: SuiteName = "e2e",
+    metrics: Metrics = None,
+    bertscore: Annotated[
+        str | None, typer.Option(metavar="MODEL[:LAYER]", help="BERTScore too, by this model.")
+    ] = None,
+    parts: Annotated[Path | None, typer.Option(help="A label (seen, unseen, ...) a line: each scored apart.")] = None,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for a 95% interval; 0: none.")] = 0,
+    seed: Seed = 1,
+    as_json: Json = False,
+) -> None:
+    """Score outputs with the official metrics of a data set."""
+    from softprompt.metrics import files, scoring
+
+    test = files.read_test_set(hyp, refs or [], parts)
+    scores = scoring.score(test, suite, metrics=metrics or [], bertscore=bertscore, bootstrap=bootstrap, seed=seed)
+    print(json.dumps(scores, indent=2, ensure_ascii=False) if as_json else scoring.score_text(scores))
+
+
+@app.command("compare", cls=ManyValues)
+def compare_command(
+    hyp_a: Annotated[Path, typer.Argument(help="Outputs of system A, as for `score`.")],
+    hyp_b: Annotated[Path, typer.Argument(help="Outputs of system B.")],
+    refs: Refs = None,
+    suite: SuiteName = "e2e",
+    metrics: Metrics = None,
+    bootstrap: Annotated[int, typer.Option(min=1, help="Resamples of the paired test.")] = 1000,
+    seed: Seed = 1,
+    as_json: Json = False,
+) -> None:
+    """Test whether system B differs from system A: paired bootstrap over the test set."""
+    from softprompt.metrics import files, scoring
+
+    a, b = (files.read_test_set(hyp, refs or []) for hyp in (hyp_a, hyp_b))
+    results = scoring.compare(a, b, suite, metrics=metrics or [], resamples=bootstrap, seed=seed)
+    print(json.dumps(results, indent=2, ensure_ascii=False) if as_json else scoring.compare_text(results))
 
 
 @app.command("verify")

@@ -56,10 +56,20 @@ class PrefixConfig(Section):
     length: int = Field(default=10, ge=1, description="prefix length in virtual tokens")
     reparam: Literal["mlp", "none"] = Field(default="mlp", description="how the prefix is parameterised while trained")
     hidden: int = Field(default=512, ge=1, description="hidden width of the MLP in units")
+    init: Literal["random", "text"] = Field(
+        default="random", description="start from random numbers, or from the backbone's activations for `init_text`"
+    )
+    init_text: str | None = Field(default=None, min_length=1, description="words to start from, repeated or cut to fit")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="probability of dropout on the prefix")
     positions: Literal["shifted", "unshifted"] = Field(
         default="shifted", description="text starts at position `length` (shifted) or 0"
     )
+
+    @model_validator(mode="after")
+    def _text_where_asked_for(self) -> "PrefixConfig":
+        if (self.init == "text") != (self.init_text is not None):
+            raise ValueError("init: text and init_text go together: give both or neither")
+        return self
 
 
 class FinetuneConfig(Section):
@@ -185,6 +195,7 @@ class ScoreConfig(Section):
     """Scoring of the test predictions."""
 
     suite: str | None = Field(default=None, description="scoring suite; null: the task's own")
+    bertscore: str | None = Field(default=None, description="model[:layer] of BERTScore beside the suite; null: none")
 
 
 SECTION_CONFIGS: dict[str, type[Section]] = {

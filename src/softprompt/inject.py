@@ -66,9 +66,8 @@ class _Active:
 
 
 _ACTIVE: ContextVar[_Active | None] = ContextVar("softprompt_active_prefix", default=None)
-_PROBE: ContextVar[list[tuple[nn.Module, tuple[int, ...], tuple[int, ...], tuple[int, ...]]] | None] = ContextVar(
-    "softprompt_probe", default=None
-)
+_PROBE: ContextVar[list[tuple[nn.Module, Tensor, Tensor]] | None] = ContextVar("softprompt_probe", default=None)
+"""Where a probe forward puts each call: the module, its key and its value (B, H_kv, T, D)."""
 
 
 @contextmanager
@@ -123,21 +122,10 @@ def probe(model: PreTrainedModel) -> tuple[Site, ...]:
 
     Works on the meta device too. Raises `BackboneError` where the model makes no call through the interface.
     """
-    found: list[tuple[nn.Module, tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = []
-    token = _PROBE.set(found)
-    training = model.training
-    try:
-        with torch.no_grad():
-            ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-            model.eval()
-            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    finally:
-        model.train(training)
-        _PROBE.reset(token)
     names = {module: name for name, module in model.named_modules()}
     calls = (
-        Site(names[module], "decoder", kv_heads=key[1], key_dim=key[3], value_dim=value[3])
-        for module, _, key, value in found
+        Site(names[module], "decoder", kv_heads=key.shape[1], key_dim=key.shape[3], value_dim=value.shape[3])
+        for module, key, value in _probed(model, torch.zeros(1, 2, dtype=torch.long, device=model.device))
     )
     sites = tuple(dict.fromkeys(calls))  # a module may attend more than once in a forward; its prefix is one
     if not sites:
@@ -147,6 +135,27 @@ def probe(model: PreTrainedModel) -> tuple[Site, ...]:
             "Use a backbone that does (gpt2, llama, mistral, qwen, gemma, phi, opt, ...), or method 'finetune'."
         )
     return sites
+
+
+def record(model: PreTrainedModel, ids_T: Tensor) -> dict[str, PrefixKV]:
+    """Site name -> the keys and values (H, T, D) that the model computes for a text: what a cache would hold of it."""
+    names = {module: name for name, module in model.named_modules()}
+    return {names[module]: PrefixKV(key[0], value[0]) for module, key, value in _probed(model, ids_T[None])}
+
+
+@torch.no_grad()
+def _probed(model: PreTrainedModel, ids_BT: Tensor) -> list[tuple[nn.Module, Tensor, Tensor]]:
+    """The attention calls of one forward, without dropout."""
+    found: list[tuple[nn.Module, Tensor, Tensor]] = []
+    token = _PROBE.set(found)
+    training = model.training
+    try:
+        model.eval()
+        model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), use_cache=False)
+    finally:
+        model.train(training)
+        _PROBE.reset(token)
+    return found
 
 
 AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
@@ -184,7 +193,7 @@ def _attend(
 ) -> tuple[Tensor, Tensor | None]:
     probed = _PROBE.get()
     if probed is not None:
-        probed.append((module, tuple(query.shape), tuple(key.shape), tuple(value.shape)))
+        probed.append((module, key, value))
     active = _ACTIVE.get()
     prefix = active.prefixes.get(module) if active is not None else None
     if active is None or prefix is None:
@@ -264,4 +273,4 @@ def _eager_mask(**kwargs: Any) -> Tensor | None:
     return mask
 
 
-__all__: Sequence[str] = ["PrefixKV", "Site", "checkpoint_contexts", "inject", "install", "probe"]
+__all__: Sequence[str] = ["PrefixKV", "Site", "checkpoint_contexts", "inject", "install", "probe", "record"]

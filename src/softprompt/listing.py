@@ -19,6 +19,13 @@ def tasks() -> list[Row]:
     return [{"name": task.name, "title": task.title} for task in list_tasks()]
 
 
+def suites() -> list[Row]:
+    """Scoring suites with their metrics."""
+    from softprompt.metrics import SUITES
+
+    return [{"name": name, "title": f"{suite.title}: {', '.join(suite.metrics)}"} for name, suite in SUITES.items()]
+
+
 def methods() -> list[Row]:
     """Methods with the first line of their config's docstring."""
     from softprompt.config import METHOD_CONFIGS
@@ -38,6 +45,7 @@ def backbones() -> list[Row]:
 LISTINGS: dict[str, Callable[[], list[Row]]] = {
     "recipes": recipes,
     "tasks": tasks,
+    "suites": suites,
     "methods": methods,
     "backbones": backbones,
 }

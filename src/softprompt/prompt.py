@@ -1,7 +1,7 @@
 """The learned artefact of a prefix run, folded: one tensor and the facts needed to use it again."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -119,6 +119,12 @@ def split(numbers_PW: Tensor, sites: Sequence[Site]) -> dict[str, PrefixKV]:
     """Cut (P, W) into each site's keys and values (H, P, D)."""
     parts = torch.split(numbers_PW, [site.width for site in sites], dim=1)
     return {site.name: _site_kv(part, site) for site, part in zip(sites, parts, strict=True)}
+
+
+def join(keys_and_values: Mapping[str, PrefixKV], sites: Sequence[Site]) -> Tensor:
+    """Inverse of `split`: (P, W)."""
+    parts = ((keys_and_values[site.name].key, keys_and_values[site.name].value) for site in sites)
+    return torch.cat([half_HPD.transpose(0, 1).flatten(1) for pair in parts for half_HPD in pair], dim=1)
 
 
 def _site_kv(part_PW: Tensor, site: Site) -> PrefixKV:

@@ -9,21 +9,19 @@ from softprompt.config import MAIN, Recipe, dump_yaml
 from softprompt.console import duration
 from softprompt.files import write_text_atomic
 from softprompt.run import ArmResult
-
-NAMES = {"bleu": "BLEU", "nist": "NIST", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr"}
-DECIMALS = {"nist": 3, "cider": 3}
+from softprompt.table import as_markdown, metric_title, show_score
 
 
 def table(results: Sequence[ArmResult]) -> list[list[str]]:
     """Header and one row an arm: scores, parameters, time, speed, memory."""
     metrics = list(dict.fromkeys(metric for result in results for metric in result.scores))
-    header = ["", *(NAMES.get(metric, metric) for metric in metrics)]
+    header = ["", *map(metric_title, metrics)]
     header += ["trained", "stored", "stored/backbone", "train", "train tok/s", "decode tok/s", "peak memory"]
     return [header, *(_row(result, metrics) for result in results)]
 
 
 def _row(result: ArmResult, metrics: Sequence[str]) -> list[str]:
-    scores = [f"{result.scores[m]['score']:.{DECIMALS.get(m, 2)}f}" if m in result.scores else "-" for m in metrics]
+    scores = [show_score(m, result.scores[m]["score"]) if m in result.scores else "-" for m in metrics]
     training, parameters = result.training, result.parameters
     peak = max(result.decoding["peak_memory_bytes"], training["peak_memory_bytes"] if training else 0)
     name = result.method if result.arm == MAIN else result.arm
@@ -38,25 +36,6 @@ def _row(result: ArmResult, metrics: Sequence[str]) -> list[str]:
         f"{result.decoding['tokens_per_second']:,.0f}",
         f"{peak / 2**20:,.0f} MiB",
     ]
-
-
-def as_text(rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns, the first to the left and the numbers to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def as_markdown(rows: Sequence[Sequence[str]]) -> str:
-    """The same table for a README."""
-    head, *body = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([head, "|" + "|".join(["---"] + ["---:"] * (len(rows[0]) - 1)) + "|", *body])
 
 
 def notes(results: Sequence[ArmResult]) -> list[str]:
@@ -77,7 +56,7 @@ def notes(results: Sequence[ArmResult]) -> list[str]:
                 f"{result.parameters['trained_share']:.2%} of its parameters trained and "
                 f"{result.parameters['stored_share']:.2%} stored."
             )
-    reasons = {f"{NAMES.get(metric, metric)}: {why}" for result in results for metric, why in result.missing.items()}
+    reasons = {f"{metric_title(metric)}: {why}" for result in results for metric, why in result.missing.items()}
     return lines + sorted(reasons)
 
 
@@ -90,7 +69,7 @@ def as_json(recipe: Recipe, folder: Path, results: Sequence[ArmResult]) -> str:
 def write_card(recipe: Recipe, folder: Path, results: Sequence[ArmResult]) -> None:
     """README.md of the run folder: what was learned, from what, how well, how to use it and how to make it again."""
     main = next(result for result in results if result.arm == MAIN)
-    signatures = "\n".join(f"- {NAMES.get(name, name)}: `{score['signature']}`" for name, score in main.scores.items())
+    signatures = "\n".join(f"- {metric_title(name)}: `{score['signature']}`" for name, score in main.scores.items())
     text = f"""---
 library_name: softprompt
 base_model: {recipe.backbone.id}

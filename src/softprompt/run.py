@@ -18,7 +18,7 @@ from softprompt.files import write_folder_atomic, write_text_atomic
 from softprompt.fit import Fitted, fit
 from softprompt.machine import environment, peak_memory_bytes, reset_peak_memory
 from softprompt.methods import METHODS, Method, PrefixTuning, Steering, Untuned, trained_count
-from softprompt.metrics import SuiteResult, score_suite
+from softprompt.metrics import SuiteResult, find_suite, score_suite, with_bertscore
 from softprompt.tasks import load_task
 from softprompt.types import Example
 
@@ -82,12 +82,14 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
     """Check every arm on the weightless backbone before anything is written; arms that ask for the same share it.
 
     Raises:
+        ConfigError: no such suite.
         DataError: malformed data, or texts that do not fit the window.
         BackboneError: no such backbone, or one that the method cannot steer.
     """
     known: list[tuple[Any, Backbone, Job]] = []
     jobs = {}
     for arm, own in arms.items():
+        with_bertscore(find_suite(suite_of(own)), own.score.bertscore)
         asked = (own.backbone, own.data, own.seed)
         if not any(asked == seen for seen, _, _ in known):
             plan = Backbone.plan(own.backbone.id, revision=own.backbone.revision, tokenizer=True)
@@ -258,9 +260,10 @@ def _score(
     backbone: Backbone,
     method: Method | None,
 ) -> ArmResult:
-    suite = recipe.score.suite or (load_task(recipe.data.task).suite if recipe.data.task else "e2e")
+    suite = suite_of(recipe)
     texts = [row.text for row in rows]
-    scored = score_suite(suite, texts, [example.targets for example in test]) if test else None
+    bertscore = recipe.score.bertscore
+    scored = score_suite(suite, texts, [example.targets for example in test], bertscore) if test else None
     total = backbone.parameter_count()
     trained = trained_count(method) if method else 0
     stored = method.stored_count() if method else 0
@@ -278,18 +281,25 @@ def _score(
         },
         training=training,
         decoding=decoding,
-        groups=_group_scores(suite, test, texts),
+        groups=_group_scores(suite, test, texts, bertscore),
     )
 
 
-def _group_scores(suite: str, test: Sequence[Example], texts: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
+def suite_of(recipe: Recipe) -> str:
+    """The recipe's own suite, else its task's, else `e2e`."""
+    return recipe.score.suite or (load_task(recipe.data.task).suite if recipe.data.task else "e2e")
+
+
+def _group_scores(
+    suite: str, test: Sequence[Example], texts: Sequence[str], bertscore: str | None
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Seen and unseen categories apart, where the task says which is which."""
     groups: dict[str, list[int]] = {}
     for index, example in enumerate(test):
         if isinstance(example.meta.get("seen"), bool):
             groups.setdefault("seen" if example.meta["seen"] else "unseen", []).append(index)
     return {
-        name: _plain(score_suite(suite, [texts[i] for i in chosen], [test[i].targets for i in chosen]))
+        name: _plain(score_suite(suite, [texts[i] for i in chosen], [test[i].targets for i in chosen], bertscore))
         for name, chosen in sorted(groups.items())
     }
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompt.metrics.ptb import tokenize
+
+E2E = Path(__file__).resolve().parents[3] / "shared" / "scoring" / "cases" / "e2e_refs.txt"
+BRACKETS = ["-LRB-", "-RRB-", "-LCB-", "-RCB-"]
+PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";", *BRACKETS])
 
 OBSERVED = [
     # Clitics, whether cut already or not, with either apostrophe.
@@ -57,3 +67,28 @@ def test_any_text_gives_words_without_spaces(text: str) -> None:
 @pytest.mark.parametrize("piece", ["a ", "a,", ".", "a-", "a.b", "a/", "<a", "a@", "a'", "-", "1.", "&", "x"])
 def test_ten_thousand_of_anything_end(piece: str) -> None:
     assert isinstance(tokenize(piece * 10_000), tuple)
+
+
+def original() -> Path:
+    """The jar of the original, or the reason to do without."""
+    named = os.environ.get("SOFTPROMPT_PTB_JAR")
+    package = find_spec("pycocoevalcap")
+    folders = (package.submodule_search_locations or []) if package else []
+    jars = [Path(folder) / "tokenizer" / "stanford-corenlp-3.4.1.jar" for folder in folders]
+    jar = next((jar for jar in [*([Path(named)] if named else []), *jars] if jar.is_file()), None)
+    if jar is None or shutil.which("java") is None:
+        pytest.skip("needs Java and the tokenizer's jar, which comes with pycocoevalcap")
+    return jar
+
+
+@pytest.mark.skipif(not E2E.is_file(), reason=f"the references of E2E are not at {E2E}")
+def test_agrees_with_the_original_on_every_reference_of_e2e(tmp_path: Path) -> None:
+    jar = original()
+    texts = [line for line in E2E.read_text(encoding="utf-8").split("\n") if line]
+    (tmp_path / "texts").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    command = ["java", "-Dfile.encoding=UTF-8", "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer"]
+    command += ["-preserveLines", "-lowerCase", str(tmp_path / "texts")]
+    answer = subprocess.run(command, capture_output=True, check=True).stdout.decode().removesuffix("\n").split("\n")
+    assert len(texts) == len(answer) > 4000
+    for text, line in zip(texts, answer, strict=True):
+        assert list(tokenize(text)) == [word for word in line.split() if word not in PUNCTUATION], text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from hypothesis import strategies as st
 
 from softprompt.errors import ConfigError, DataError
 from softprompt.metrics import SUITES, Score, prepare_suite, score_suite
+
+pytestmark = pytest.mark.usefixtures("no_java")
 
 REFERENCES = [
     ["The Mill is a cheap pub near Café Rouge .", "Near Café Rouge there is a cheap pub , The Mill ."],
@@ -30,24 +31,15 @@ HYPOTHESES = [
 def test_scores_are_in_the_order_of_the_papers_and_meteor_is_missing_with_a_reason() -> None:
     result = score_suite("e2e", HYPOTHESES, REFERENCES)
     assert list(result.scores) == ["bleu", "nist", "rouge_l", "cider"]
-    assert result.missing == {"meteor": "METEOR 1.5 needs Java; not computed"}
+    assert list(result.missing) == ["meteor"]
+    assert "needs Java" in result.missing["meteor"]
     assert [score.name for score in result.scores.values()] == list(result.scores)
-    assert list(SUITES["e2e"]) == ["bleu", "nist", "meteor", "rouge_l", "cider"]
-
-
-def test_json_has_a_score_and_a_signature_or_the_reason() -> None:
-    result = score_suite("e2e", HYPOTHESES, REFERENCES)
-    as_json = json.loads(json.dumps(result.as_json()))
-    assert as_json["bleu"] == {
-        "score": result.scores["bleu"].value,
-        "signature": result.scores["bleu"].signature,
-    }
-    assert as_json["meteor"] == {"missing": "METEOR 1.5 needs Java; not computed"}
+    assert list(SUITES["e2e"].metrics) == ["bleu", "nist", "meteor", "rouge_l", "cider"]
 
 
 def test_signatures_say_how_the_number_was_made() -> None:
     signatures = {name: score.signature for name, score in score_suite("e2e", HYPOTHESES, REFERENCES).scores.items()}
-    assert signatures["bleu"].startswith("BLEU|nrefs:var|case:lc|eff:no|tok:13a|smooth:exp|version:")
+    assert signatures["bleu"] == "BLEU|nrefs:var|case:lc|eff:no|tok:13a|smooth:exp"
     assert signatures["nist"] == "NIST|order:5|case:lc-ascii|tok:13a|variant:mteval-v13a"
     assert signatures["rouge_l"] == "ROUGE-L|coco|beta:1.2|case:lc|tok:ptb|punct:removed|refs:max-p-max-r"
     assert signatures["cider"] == "CIDEr-D|coco|n:1-4|sigma:6|df:test-references|case:lc|tok:ptb|punct:removed"
@@ -82,10 +74,9 @@ def test_every_count_that_differs_is_refused_with_both_counts() -> None:
     suite = prepare_suite("e2e", REFERENCES)
     with pytest.raises(DataError, match="got 4 hypotheses and 3 groups of references"):
         suite.score([*HYPOTHESES, "one more"])
-    for factory in SUITES["e2e"].values():
-        if factory is not SUITES["e2e"]["meteor"]:
-            with pytest.raises(DataError, match="got 1 hypotheses and 3 groups"):
-                factory(REFERENCES).score(["one"])
+    for metric in suite.metrics.values():
+        with pytest.raises(DataError, match="got 1 hypotheses and 3 groups"):
+            metric.score(["one"])
 
 
 def test_nothing_to_score_is_refused() -> None:
@@ -153,6 +144,7 @@ def test_any_text_has_a_defined_score_whatever_the_order(segments: list[tuple[st
 
 
 def test_importing_the_metrics_is_light() -> None:
-    code = "import sys, softprompt.metrics; print(*{'torch', 'sacrebleu', 'numpy', 'transformers'} & set(sys.modules))"
+    slow = {"torch", "transformers", "sacrebleu", "nltk", "rouge_score", "anyascii"}
+    code = f"import sys, softprompt.metrics.scoring; print(*{slow} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from softprompt.backbone import Backbone
+from softprompt.init import activations, text_ids
 from softprompt.inject import Site, inject
 from softprompt.prompt import Prompt, split
 
@@ -20,8 +21,9 @@ from softprompt.prompt import Prompt, split
 class PrefixTuning(nn.Module):
     """The trainable prefix; `reparam` is `mlp` or `none` (keys and values are the parameters themselves).
 
-    Initialisation follows the paper's code: the seed (or the direct prefix) is N(0, 1), the linear layers have
-    torch's default. `dropout` acts on the produced keys and values during training only.
+    Random initialisation follows the paper's code: the seed (or the direct prefix) is N(0, 1), the linear layers have
+    torch's default; `start_from` replaces it by given keys and values. `dropout` acts on the produced keys and values
+    during training only.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class PrefixTuning(nn.Module):
     def build(cls, backbone: Backbone, config: Any) -> "PrefixTuning":
         """From the `method` part of a recipe, on the backbone's device, in float32."""
         with torch.device(backbone.device):
-            return cls(
+            method = cls(
                 backbone.sites(),
                 embed=backbone.hidden_width(),
                 length=config.length,
@@ -60,6 +62,23 @@ class PrefixTuning(nn.Module):
                 dropout=config.dropout,
                 positions=config.positions,
             )
+        if config.init == "text" and backbone.device.type != "meta":
+            method.start_from(activations(backbone, text_ids(backbone, config.init_text, config.length), method.sites))
+        return method
+
+    @torch.no_grad()
+    def start_from(self, numbers_PW: Tensor) -> None:
+        """Make the prefix `numbers_PW`: directly, or by the smallest change of the MLP's last layer that does it.
+
+        That change is where gradient descent on the squared error ends. It is exact while P is at most the hidden
+        width, least squares beyond.
+        """
+        if self.mlp is None:
+            self.prefix.copy_(numbers_PW)
+            return
+        hidden_PH = self.mlp[:2](self.prefix).double()
+        missing_PW = numbers_PW.double() - self.mlp(self.prefix)
+        self.mlp[2].weight += (torch.linalg.pinv(hidden_PH) @ missing_PW).T
 
     @property
     def length(self) -> int:

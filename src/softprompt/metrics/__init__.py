@@ -1,10 +1,20 @@
 """The field's metrics, each pinned to the numbers of its official program.
 
 `score_suite("e2e", hypotheses, references)` scores one system; `prepare_suite` reads the references once for many.
+Files are read by `softprompt.metrics.files`, scored and compared with confidence by `softprompt.metrics.scoring`.
 """
 
 from softprompt.metrics.base import Metric, MetricFactory, References, Score, Unavailable
-from softprompt.metrics.suite import SUITES, PreparedSuite, SuiteResult, prepare_suite, score_suite
+from softprompt.metrics.suite import (
+    SUITES,
+    PreparedSuite,
+    Suite,
+    SuiteResult,
+    find_suite,
+    prepare_suite,
+    score_suite,
+    with_bertscore,
+)
 
 __all__ = [
     "SUITES",
@@ -13,8 +23,11 @@ __all__ = [
     "PreparedSuite",
     "References",
     "Score",
+    "Suite",
     "SuiteResult",
     "Unavailable",
+    "find_suite",
     "prepare_suite",
     "score_suite",
+    "with_bertscore",
 ]

@@ -1,13 +1,21 @@
-"""What every metric shares: the score with its signature, the shape of a metric, and the checks on its input."""
+"""What every metric shares: the score with its signature, the shape of a metric, and the checks on its input.
+
+Letters: N segments, K numbers a segment, R resamples of the test set.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from softprompt.errors import DataError
 
+Array: TypeAlias = NDArray[np.float64]
 References: TypeAlias = Sequence[Sequence[str]]
 """For each segment, in the order of the hypotheses, its references: one or more."""
 
@@ -18,7 +26,7 @@ class Score:
 
     Attributes:
         name: The metric, as in `scores.json`: `bleu`, `nist`, `rouge_l`, ...
-        value: In the papers' scale: BLEU and ROUGE times 100, NIST and CIDEr as they are.
+        value: In the papers' scale: BLEU, METEOR and ROUGE times 100; NIST, CIDEr and TER as they are.
         signature: How the number was made, `|` between the parts. Two values compare only if their signatures agree.
     """
 
@@ -27,8 +35,48 @@ class Score:
     signature: str
 
 
-class Metric(Protocol):
+class Segments(Protocol):
+    """One system's outputs taken apart, so that the score of any resample of the test set is cheap."""
+
+    def scores(self, counts_RN: Array) -> Array:
+        """(R,) scores; `counts_RN[r, i]` says how often segment i is in resample r."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Segments whose score depends on sums over them only."""
+
+    statistics_NK: Array
+    combine: Callable[[Array], Array]
+    """(R, K) sums -> (R,) scores."""
+
+    def scores(self, counts_RN: Array) -> Array:
+        """See `Segments`."""
+        return self.combine(counts_RN @ self.statistics_NK)
+
+
+class Metric(ABC):
     """A metric that knows the references and scores any number of systems against them."""
+
+    name: str
+
+    def __init__(self, references: References) -> None:
+        """Counts the segments.
+
+        Raises:
+            DataError: There is no segment, or a segment has no reference.
+        """
+        check_references(references)
+        self.num_segments = len(references)
+
+    @property
+    @abstractmethod
+    def signature(self) -> str:
+        """How the number is made."""
+
+    @abstractmethod
+    def segments(self, hypotheses: Sequence[str]) -> Segments:
+        """One system's outputs, one for each segment, taken apart. The count is already checked."""
 
     def score(self, hypotheses: Sequence[str]) -> Score:
         """The score of one system's outputs, one for each segment.
@@ -36,6 +84,13 @@ class Metric(Protocol):
         Raises:
             DataError: There are more or fewer hypotheses than segments.
         """
+        check_hypotheses(hypotheses, self.num_segments)
+        return self.score_of(self.segments(hypotheses))
+
+    def score_of(self, segments: Segments) -> Score:
+        """The score of outputs that `segments` took apart."""
+        value = segments.scores(np.ones((1, self.num_segments)))[0]
+        return Score(self.name, float(value), self.signature)
 
 
 MetricFactory: TypeAlias = Callable[[References], Metric]
@@ -44,6 +99,22 @@ MetricFactory: TypeAlias = Callable[[References], Metric]
 
 class Unavailable(Exception):
     """A metric cannot be computed here. The message is the reason that a suite reports in the metric's place."""
+
+
+def mean_of(segment_scores: Iterable[float], scale: float = 1.0) -> Sums:
+    """Segments whose score is `scale` times the mean of their own scores."""
+    values_N = np.fromiter(segment_scores, dtype=np.float64)
+    return Sums(
+        np.stack([values_N, np.ones_like(values_N)], axis=1),
+        lambda sums_RK: scale * ratio(sums_RK[:, 0], sums_RK[:, 1]),
+    )
+
+
+def ratio(numerator: Array, denominator: Array, otherwise: float = 0.0) -> Array:
+    """Element-wise quotient, `otherwise` where the denominator is 0."""
+    safe = np.where(denominator == 0, 1.0, denominator)
+    quotient: Array = np.where(denominator == 0, otherwise, numerator / safe)
+    return quotient
 
 
 def check_references(references: References) -> None:
@@ -67,7 +138,7 @@ def check_references(references: References) -> None:
             )
 
 
-def check_hypotheses(hypotheses: Sequence[str], num_segments: int) -> None:
+def check_hypotheses(hypotheses: Any, num_segments: int) -> None:
     """Refuses hypotheses that are not one for each segment.
 
     Raises:

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from softprompt.metrics.base import References, Score, check_hypotheses, check_references
+from softprompt.metrics.base import Metric, References, Sums, mean_of
 from softprompt.metrics.ngrams import Ngram, count_ngrams
 from softprompt.metrics.ptb import tokenize
 
@@ -37,8 +37,14 @@ class _Vector:
     num_bigrams: int
 
 
-class Cider:
-    """CIDEr-D over a test set, from 0 (nothing shared) to 10 (each text equal to all its references)."""
+class Cider(Metric):
+    """CIDEr-D over a test set, from 0 (nothing shared) to 10 (each text equal to all its references).
+
+    The rarity of an n-gram is that of the whole test set, also where a resample of it is scored.
+    """
+
+    name = "cider"
+    signature = f"CIDEr-D|coco|n:1-{_ORDER}|sigma:{_SIGMA:g}|df:test-references|case:lc|tok:ptb|punct:removed"
 
     def __init__(self, references: References) -> None:
         """Counts and weighs the n-grams of the references.
@@ -46,7 +52,7 @@ class Cider:
         Raises:
             DataError: A segment has no reference.
         """
-        check_references(references)
+        super().__init__(references)
         words = [[tokenize(reference) for reference in group] for group in references]
         counts = [[count_ngrams(text, _ORDER) for text in group] for group in words]
         segments_with: Counter[Ngram] = Counter()
@@ -59,20 +65,14 @@ class Cider:
             for pair in zip(counts, words, strict=True)
         ]
 
-    def score(self, hypotheses: Sequence[str]) -> Score:
-        """CIDEr-D as it is, the factor 10 included.
+    def segments(self, hypotheses: Sequence[str]) -> Sums:
+        """Similarity of each segment to its references, the factor 10 included."""
+        return mean_of(map(self._segment, hypotheses, self._references), scale=10.0)
 
-        Raises:
-            DataError: The number of hypotheses is not the number of segments.
-        """
-        check_hypotheses(hypotheses, len(self._references))
-        segments = []
-        for hypothesis, group in zip(hypotheses, self._references, strict=True):
-            words = tokenize(hypothesis)
-            vector = self._vector(count_ngrams(words, _ORDER), len(words))
-            segments.append(math.fsum(_similarity(vector, reference) for reference in group) / len(group))
-        signature = f"CIDEr-D|coco|n:1-{_ORDER}|sigma:{_SIGMA:g}|df:test-references|case:lc|tok:ptb|punct:removed"
-        return Score("cider", 10.0 * math.fsum(segments) / len(segments), signature)
+    def _segment(self, hypothesis: str, references: Sequence[_Vector]) -> float:
+        words = tokenize(hypothesis)
+        vector = self._vector(count_ngrams(words, _ORDER), len(words))
+        return math.fsum(_similarity(vector, reference) for reference in references) / len(references)
 
     def _vector(self, counts: Mapping[Ngram, int], num_words: int) -> _Vector:
         weights: dict[Ngram, float] = {}

@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 from typing import Final, Literal
 
-Lowercase = Literal["ascii", "unicode"]
+Lowercase = Literal["no", "ascii", "unicode"]
 
 _ENTITIES: Final = (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"))
 _SYMBOL: Final = re.compile(r"([!-&(-+/:-@\[-`{-~])")  # ASCII punctuation but ' - . ,
@@ -26,12 +26,14 @@ def tokenize_13a(text: str, lowercase: Lowercase = "ascii") -> tuple[str, ...]:
     Args:
         text: One segment.
         lowercase: `ascii` lowers A-Z only, as the Perl script does; `unicode` lowers every letter, as its Python port
-            does.
+            does; `no` leaves case alone, as sacrebleu does by default.
     """
     text = text.replace("<skipped>", "").replace("-\n", "").replace("\n", " ")
     for entity, character in _ENTITIES:
         text = text.replace(entity, character)
-    text = f" {text.translate(_ASCII_LOWER) if lowercase == 'ascii' else text.lower()} "
+    if lowercase != "no":
+        text = text.translate(_ASCII_LOWER) if lowercase == "ascii" else text.lower()
+    text = f" {text} "
     text = _SYMBOL.sub(r" \1 ", text)
     text = _STOP_AFTER_NON_DIGIT.sub(r"\1 \2 ", text)
     text = _STOP_BEFORE_NON_DIGIT.sub(r" \1 \2", text)

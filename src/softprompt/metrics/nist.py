@@ -21,9 +21,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from softprompt.metrics.base import References, Score, check_hypotheses, check_references
+import numpy as np
+
+from softprompt.metrics.base import Array, Metric, References, Sums, ratio
 from softprompt.metrics.mteval import Lowercase, tokenize_13a
-from softprompt.metrics.ngrams import Ngram, count_ngrams
+from softprompt.metrics.ngrams import Ngram, count_ngrams, most_in_one
 
 NistVariant = Literal["mteval-v13a", "pymteval"]
 
@@ -31,8 +33,13 @@ _ORDER: Final = 5
 _BETA: Final = math.log(2) / math.log(1.5) ** 2
 
 
-class Nist:
-    """NIST over a test set; higher is better, without an upper bound that all test sets share."""
+class Nist(Metric):
+    """NIST over a test set; higher is better, without an upper bound that all test sets share.
+
+    What an n-gram tells is taken from all references, also where a resample of the test set is scored.
+    """
+
+    name = "nist"
 
     def __init__(self, references: References, variant: NistVariant = "mteval-v13a") -> None:
         """Counts the n-grams of the references.
@@ -40,62 +47,49 @@ class Nist:
         Raises:
             DataError: A segment has no reference.
         """
-        check_references(references)
+        super().__init__(references)
         self.variant: Final[NistVariant] = variant
         self._lowercase: Lowercase = "ascii" if variant == "mteval-v13a" else "unicode"
         self._counts: Counter[Ngram] = Counter()
-        self._most: list[dict[Ngram, int]] = []  # for each segment, the most of each n-gram in one reference
-        self._num_words = 0
-        sum_of_means = 0.0
-        for group in references:
-            most: dict[Ngram, int] = {}
-            lengths = []
-            for reference in group:
-                words = tokenize_13a(reference, self._lowercase)
-                lengths.append(len(words))
-                counts = count_ngrams(words, _ORDER)
+        self._most: list[dict[Ngram, int]] = []
+        self._lengths_N3 = np.zeros((len(references), 3))  # references, their words, their mean length
+        for row, group in zip(self._lengths_N3, references, strict=True):
+            words = [tokenize_13a(reference, self._lowercase) for reference in group]
+            counted = [count_ngrams(text, _ORDER) for text in words]
+            for counts in counted:
                 self._counts.update(counts)
-                for ngram, count in counts.items():
-                    if count > most.get(ngram, 0):
-                        most[ngram] = count
-            self._most.append(most)
-            self._num_words += sum(lengths)
-            sum_of_means += sum(lengths) / len(lengths)
-        mean_references = sum(map(len, references)) / len(references)
-        self._reference_length = self._num_words / mean_references if variant == "mteval-v13a" else sum_of_means
+            self._most.append(most_in_one(counted))
+            num_words = sum(map(len, words))
+            row[:] = len(group), num_words, num_words / len(group)
+        self._num_words = int(self._lengths_N3[:, 1].sum())
 
-    def score(self, hypotheses: Sequence[str]) -> Score:
-        """NIST as it is. Hypotheses without a single word score 0.
+    @property
+    def signature(self) -> str:
+        return f"NIST|order:{_ORDER}|case:lc-{self._lowercase}|tok:13a|variant:{self.variant}"
 
-        Raises:
-            DataError: The number of hypotheses is not the number of segments.
-        """
-        check_hypotheses(hypotheses, len(self._most))
-        matched: Counter[Ngram] = Counter()
-        totals = [0] * _ORDER
-        for hypothesis, most in zip(hypotheses, self._most, strict=True):
+    def segments(self, hypotheses: Sequence[str]) -> Sums:
+        """Information matched and n-grams of each order; 1; references, their words, their mean length."""
+        statistics_NK = np.ones((self.num_segments, 2 * _ORDER + 4))
+        statistics_NK[:, :_ORDER] = 0.0
+        statistics_NK[:, -3:] = self._lengths_N3
+        for row, hypothesis, most in zip(statistics_NK, hypotheses, self._most, strict=True):
             words = tokenize_13a(hypothesis, self._lowercase)
-            for index in range(_ORDER):
-                totals[index] += max(len(words) - index, 0)
             for ngram, count in count_ngrams(words, _ORDER).items():
                 if ngram in most:
-                    matched[ngram] += min(count, most[ngram])
-        gains: list[list[float]] = [[] for _ in totals]
-        for ngram, count in matched.items():
-            gains[len(ngram) - 1].append(count * self._information(ngram))
-        value = sum(math.fsum(gain) / total for gain, total in zip(gains, totals, strict=True) if total)
-        signature = f"NIST|order:{_ORDER}|case:lc-{self._lowercase}|tok:13a|variant:{self.variant}"
-        return Score("nist", value * self._penalty(totals[0]), signature)
+                    row[len(ngram) - 1] += min(count, most[ngram]) * self._information(ngram)
+            row[_ORDER : 2 * _ORDER] = [max(len(words) - n, 0) for n in range(_ORDER)]
+        return Sums(statistics_NK, self._combine)
 
     def _information(self, ngram: Ngram) -> float:
         history = ngram[:-1]
         no_history = not history or (history == ("0",) and self.variant == "mteval-v13a")
         return math.log2((self._num_words if no_history else self._counts[history]) / self._counts[ngram])
 
-    def _penalty(self, num_words: int) -> float:
-        if num_words == 0:
-            return 0.0
-        if self._reference_length == 0:
-            return 1.0
-        ratio = min(1.0, num_words / self._reference_length)
-        return math.exp(-_BETA * math.log(ratio) ** 2)
+    def _combine(self, sums_RK: Array) -> Array:
+        gains, totals = sums_RK[:, :_ORDER], sums_RK[:, _ORDER : 2 * _ORDER]
+        segments, references, words, means = sums_RK[:, -4:].T
+        reference_length = ratio(words * segments, references) if self.variant == "mteval-v13a" else means
+        shortness = np.minimum(1.0, ratio(totals[:, 0], reference_length, otherwise=1.0))
+        penalty = np.exp(-_BETA * np.log(np.where(shortness == 0, 1.0, shortness)) ** 2)
+        scores: Array = ratio(gains, totals).sum(axis=1) * np.where(shortness == 0, 0.0, penalty)
+        return scores

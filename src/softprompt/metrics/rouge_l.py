@@ -14,19 +14,21 @@ A text without words counts as one empty word, as in the original: it agrees wit
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final
 
-from softprompt.metrics.base import References, Score, check_hypotheses, check_references
+from softprompt.metrics.base import Metric, References, Sums, mean_of
 from softprompt.metrics.ptb import tokenize
 
 _BETA: Final = 1.2
 _EMPTY: Final = ("",)
 
 
-class RougeL:
-    """Sentence-level ROUGE-L, averaged over segments."""
+class RougeL(Metric):
+    """Sentence-level ROUGE-L, averaged over segments, times 100."""
+
+    name = "rouge_l"
+    signature = f"ROUGE-L|coco|beta:{_BETA}|case:lc|tok:ptb|punct:removed|refs:max-p-max-r"
 
     def __init__(self, references: References) -> None:
         """Tokenizes the references.
@@ -34,22 +36,18 @@ class RougeL:
         Raises:
             DataError: A segment has no reference.
         """
-        check_references(references)
+        super().__init__(references)
         self._references = [[tokenize(reference) or _EMPTY for reference in group] for group in references]
 
-    def score(self, hypotheses: Sequence[str]) -> Score:
-        """ROUGE-L times 100.
-
-        Raises:
-            DataError: The number of hypotheses is not the number of segments.
-        """
-        check_hypotheses(hypotheses, len(self._references))
-        total = math.fsum(
-            segment_rouge_l(tokenize(hypothesis) or _EMPTY, group)
-            for hypothesis, group in zip(hypotheses, self._references, strict=True)
+    def segments(self, hypotheses: Sequence[str]) -> Sums:
+        """F of each segment."""
+        return mean_of(
+            (
+                segment_rouge_l(tokenize(hypothesis) or _EMPTY, group)
+                for hypothesis, group in zip(hypotheses, self._references, strict=True)
+            ),
+            scale=100.0,
         )
-        signature = f"ROUGE-L|coco|beta:{_BETA}|case:lc|tok:ptb|punct:removed|refs:max-p-max-r"
-        return Score("rouge_l", 100.0 * total / len(hypotheses), signature)
 
 
 def segment_rouge_l(hypothesis: Sequence[str], references: Sequence[Sequence[str]]) -> float:
