@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     BertConfig,
     BertModel,
     PreTrainedModel,
@@ -69,6 +70,32 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "cohere": ("cohere", {**LLAMA, "logit_scale": 0.25, "tie_word_embeddings": True}),
 }
 
+BART = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "max_position_embeddings": 64,
+    "decoder_start_token_id": 0,
+    "forced_eos_token_id": None,
+}
+T5 = {"d_model": 24, "d_kv": 8, "num_heads": 4, "num_layers": 3, "num_decoder_layers": 2, "d_ff": 48}
+SEQ2SEQ_CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bart": ("bart", BART),
+    "mbart": ("mbart", BART),
+    "pegasus": ("pegasus", BART),
+    "t5": ("t5", {**T5, "decoder_start_token_id": 0}),
+    "t5_v1_1": (
+        "t5",
+        {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "decoder_start_token_id": 0},
+    ),
+}
+SEQ2SEQ = {"bart": (2, 3), "mbart": (2, 3), "pegasus": (2, 3), "t5": (3, 2), "t5_v1_1": (3, 2)}
+"""Encoder-decoders: attention modules in the encoder and in the decoder. T5's heads x d_kv is not d_model."""
+
 
 @cache
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -86,20 +113,21 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=made, eos_token=EOS, bos_token=EOS)
 
 
-def model(name: str, *, seed: int = 0, **changes: Any) -> PreTrainedModel:
+def model(name: str, *, seed: int = 0, attn_implementation: str | None = None, **changes: Any) -> PreTrainedModel:
     """A random model of one of `ARCHITECTURES`, in eval mode, with transformers' own attention.
 
     Weights are spread far enough for attention and predictions to be sharp; dropout is on in training mode wherever
     the architecture has it.
     """
-    kind, settings = ARCHITECTURES[name]
+    kind, settings = (ARCHITECTURES | SEQ2SEQ_CONFIGS)[name]
     eos = tokenizer().eos_token_id
     config = AutoConfig.for_model(
         kind, **{"vocab_size": len(tokenizer()), "bos_token_id": eos, "eos_token_id": eos, "pad_token_id": eos}
         | settings | changes
     )  # fmt: skip
     torch.manual_seed(seed)
-    made: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    made: PreTrainedModel = auto.from_config(config, attn_implementation=attn_implementation)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.2 if parameter.ndim > 1 else 0.1)
@@ -124,10 +152,12 @@ def backbone_folder(folder: Path, name: str = "gpt2", **changes: Any) -> Path:
 def prefix(bone: Backbone, *, length: int = 5, seed: int = 1, **options: Any) -> PrefixTuning:
     """An untrained prefix; the MLP's outputs are scaled up so that the prefix matters."""
     torch.manual_seed(seed)
-    made = PrefixTuning(bone.sites(), embed=bone.hidden_width(), length=length, **{"hidden": 16, **options})
-    if made.mlp is not None:
-        with torch.no_grad():
-            made.mlp[2].weight.mul_(4)
+    start = {"positions": "shifted" if bone.family == "causal" else "unshifted"}
+    made = PrefixTuning(bone.sites(), embed=bone.hidden_width(), length=length, **{"hidden": 16, **start, **options})
+    with torch.no_grad():
+        for bank in made.banks.values():
+            if bank.mlp is not None:
+                bank.mlp[-1].weight.mul_(4)
     return made.eval()
 
 

@@ -10,9 +10,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from softprompt.backbone import quiet_transformers
 
 
-def tiny_job(place: Path, more: str = "") -> Path:
+def tiny_job(place: Path, more: str = "", architecture: str = "gpt2") -> Path:
     """Write everything below `place` and return the recipe's path; `more` is YAML put at its end."""
-    backbone_folder(place / "backbone")
+    backbone_folder(place / "backbone", architecture)
     for name, count, seed in (("train", 16, 0), ("dev", 4, 50)):
         rows = [{"source": e.source, "target": e.targets[0]} for e in examples(count, seed=seed)]
         (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

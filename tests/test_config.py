@@ -72,7 +72,8 @@ def test_defaults(tmp_path: Path) -> None:
         "init": "random",
         "init_text": None,
         "dropout": 0.0,
-        "positions": "shifted",
+        "sites": None,
+        "positions": None,
     }
     train = got.train
     assert (train.epochs, train.batch_size, train.lr, train.schedule) == (5, 10, 5e-5, "linear")

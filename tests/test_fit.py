@@ -396,7 +396,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(
             yield record
             if record.step == 4:
                 with torch.no_grad():
-                    method.trainable()["prefix"][0, 0] = math.nan
+                    method.trainable()["banks.decoder.prefix"][0, 0] = math.nan
 
     monkeypatch.setattr(fit_module, "training_steps", poisoned)
     with pytest.raises(TrainingError, match=r"step 5: .* training pairs \["):
@@ -422,7 +422,7 @@ def test_checkpoints_of_another_method_are_refused(tmp_path: Path) -> None:
     sit(tmp_path)
     bone, _ = setup()
     other = factories.prefix(bone, length=4)
-    with pytest.raises(CheckpointError, match="does not fit the method: 'prefix' expected"):
+    with pytest.raises(CheckpointError, match=r"does not fit the method: 'banks\.decoder\.prefix' expected"):
         fit(bone, other, factories.pairs(10), [], config(), tmp_path, seed=7, quiet=True)
 
 

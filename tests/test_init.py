@@ -55,7 +55,8 @@ def test_a_prefix_longer_than_the_hidden_width_comes_as_near_as_it_can() -> None
     method = made(bone, length=12, hidden=4)
     want = activations(bone, text_ids(bone, TEXT, 12), method.sites)
     error = (method() - want).detach()
-    hidden = method.mlp[:2](method.prefix).detach()
+    bank = method.banks["decoder"]
+    hidden = bank.mlp[:2](bank.prefix).detach()
     assert float(error.abs().max()) > 1e-3
     torch.testing.assert_close(hidden.T @ error, torch.zeros(4, want.shape[1]), atol=1e-4, rtol=0)  # least squares
 
@@ -66,7 +67,7 @@ def test_the_start_of_words_leaves_the_rest_of_the_mlp_as_it_was() -> None:
     random = METHODS["prefix"](bone, PrefixConfig(length=5, hidden=16))
     words = made(bone)
     changed = [name for name, tensor in words.trainable().items() if not torch.equal(tensor, random.trainable()[name])]
-    assert changed == ["mlp.2.weight"]
+    assert changed == ["banks.decoder.mlp.2.weight"]
 
 
 def test_no_weights_are_needed_to_count_parameters() -> None:

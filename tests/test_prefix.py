@@ -50,9 +50,10 @@ def test_every_trainable_tensor_gets_a_gradient_in_every_place(name: str, repara
 def test_trainable_and_state_name_the_same_tensors_in_a_fixed_order() -> None:
     bone = factories.backbone("gpt2")
     method = factories.prefix(bone)
-    names = ["prefix", "mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias"]
+    parts = ["prefix", "mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias"]
+    names = [f"banks.decoder.{part}" for part in parts]
     assert list(method.trainable()) == list(state(method)) == names
-    assert list(factories.prefix(bone, reparam="none").trainable()) == ["prefix"]
+    assert list(factories.prefix(bone, reparam="none").trainable()) == ["banks.decoder.prefix"]
     assert all(not tensor.requires_grad for tensor in state(method).values())
 
 
@@ -71,11 +72,12 @@ def test_initialisation_is_the_papers_codes() -> None:
     bone = factories.backbone("gpt2")
     torch.manual_seed(0)
     method = PrefixTuning(bone.sites(), embed=32, length=400, hidden=64)
-    seed, weight = method.prefix.detach(), method.mlp[2].weight.detach()
+    bank = method.banks["decoder"]
+    seed, weight = bank.prefix.detach(), bank.mlp[2].weight.detach()
     assert abs(float(seed.mean())) < 0.05 and float(seed.std()) == pytest.approx(1, abs=0.05)
     bound = 64**-0.5
     assert float(weight.abs().max()) <= bound and float(weight.std()) == pytest.approx(bound / 3**0.5, rel=0.05)
-    want = method.mlp[2](torch.tanh(method.mlp[0](method.prefix)))
+    want = bank.mlp[2](torch.tanh(bank.mlp[0](bank.prefix)))
     assert torch.equal(method(), want)
 
 
@@ -104,6 +106,9 @@ def test_build_takes_every_field_of_the_recipe() -> None:
     bone = factories.backbone("gpt2")
     config = PrefixConfig(length=3, hidden=11, dropout=0.5, positions="unshifted")
     method = METHODS["prefix"](bone, config)
-    assert (method.length, method.mlp[0].out_features, method.dropout.p) == (3, 11, 0.5)
-    assert method.position_offset == 0 and method.prefix.dtype == torch.float32
-    assert METHODS["prefix"](bone, PrefixConfig(reparam="none")).mlp is None
+    bank = method.banks["decoder"]
+    assert (method.length, bank.mlp[0].out_features, method.dropout.p) == (3, 11, 0.5)
+    assert method.position_offset == 0 and bank.prefix.dtype == torch.float32
+    assert METHODS["prefix"](bone, PrefixConfig(reparam="none")).banks["decoder"].mlp is None
+    deep = METHODS["prefix"](bone, PrefixConfig(reparam="deep", hidden=11)).banks["decoder"].mlp
+    assert [layer.out_features for layer in deep if isinstance(layer, torch.nn.Linear)] == [11, 11, 2 * 2 * 32]

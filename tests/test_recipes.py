@@ -45,6 +45,7 @@ def test_published_settings_of_the_paper() -> None:
         "init": "random",
         "init_text": None,
         "dropout": 0.0,
+        "sites": None,
         "positions": "shifted",
     }
     assert (prefix.train.lr, prefix.train.loss, tuned.train.lr, tuned.train.loss) == (

@@ -209,7 +209,7 @@ def test_optimizer_state_is_flat_and_empty_before_the_first_step() -> None:
 def poison(bone: Backbone, method: Method, how: str) -> None:
     with torch.no_grad():
         if how == "prefix":
-            method.trainable()["prefix"][0, 0] = math.nan
+            method.trainable()["banks.decoder.prefix"][0, 0] = math.nan
         else:
             bone.model.get_output_embeddings().weight[1, 0] = math.inf
 
@@ -235,7 +235,7 @@ def test_a_loss_that_is_not_finite_names_step_and_pairs_and_changes_nothing(how:
 def test_a_gradient_that_is_not_finite_is_refused_though_the_loss_is_finite() -> None:
     bone = factories.backbone("gpt2")
     method, settings = factories.prefix(bone), config()
-    method.trainable()["prefix"].register_hook(lambda gradient: gradient * math.inf)
+    method.trainable()["banks.decoder.prefix"].register_hook(lambda gradient: gradient * math.inf)
     before = copy(state(method))
     with pytest.raises(TrainingError, match=r"step 1: .*loss \d.*gradient norm (nan|inf)"):
         list(train(bone, method, settings))

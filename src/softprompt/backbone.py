@@ -14,7 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
@@ -32,7 +39,7 @@ BUNDLED = "bundled"
 
 @dataclass(frozen=True)
 class Backbone:
-    """A pretrained causal language model, frozen, with attention routed through `softprompt.inject`."""
+    """A pretrained language model, frozen, with attention routed through `softprompt.inject`."""
 
     id: str
     model: PreTrainedModel
@@ -52,15 +59,14 @@ class Backbone:
         """Load by hub id, local folder, or `bundled`; every parameter is frozen and the model is in eval mode.
 
         Raises:
-            BackboneError: not found, not a causal language model, or no usable end-of-text token.
+            BackboneError: not found, no language model that generates text, or no usable end-of-text token.
         """
         source = resolve(id)
         try:
             with quiet_transformers():
                 config = AutoConfig.from_pretrained(source, revision=revision)
-                _require_causal(id, config)
                 tokenizer = _tokenizer(id, source, revision)
-                model = AutoModelForCausalLM.from_pretrained(
+                model = _auto_class(config).from_pretrained(
                     source, revision=revision, dtype=getattr(torch, dtype) if dtype != "auto" else "auto"
                 )
         except (OSError, ValueError, KeyError) as error:
@@ -83,9 +89,8 @@ class Backbone:
         try:
             with quiet_transformers():
                 config = AutoConfig.from_pretrained(source, revision=revision)
-                _require_causal(id, config)
                 with torch.device("meta"):
-                    model = AutoModelForCausalLM.from_config(config)
+                    model = _auto_class(config).from_config(config)
                 install(model, attention)
                 words = _tokenizer(id, resolve(id), revision) if tokenizer else None
         except (OSError, ValueError, KeyError) as error:
@@ -105,10 +110,36 @@ class Backbone:
         return int(limit) if limit else None
 
     @property
+    def family(self) -> str:
+        """`seq2seq` for an encoder-decoder, else `causal`."""
+        return "seq2seq" if self.model.config.is_encoder_decoder else "causal"
+
+    @property
     def eos_id(self) -> int:
-        """End of text: separates source and target, and ends the target."""
+        """End of text: ends the target, and separates it from the source in the causal family."""
         assert self.tokenizer is not None
         return int(self.tokenizer.eos_token_id)
+
+    @property
+    def pad_id(self) -> int:
+        """What fills short rows: the end of text in the causal family, the tokenizer's pad token in the other."""
+        pad = None if self.tokenizer is None or self.family == "causal" else self.tokenizer.pad_token_id
+        return self.eos_id if pad is None else int(pad)
+
+    @property
+    def decoder_start_id(self) -> int:
+        """The token that the decoder of an encoder-decoder starts from."""
+        start = getattr(self.model.config, "decoder_start_token_id", None)
+        if start is None:
+            raise BackboneError(
+                f"backbone {self.id!r}: expected decoder_start_token_id in its config.json, got none. Set it there."
+            )
+        return int(start)
+
+    def shifted(self, targets_BT: Tensor) -> Tensor:
+        """What an encoder-decoder's decoder reads to predict these targets: as the architecture itself shifts them."""
+        shifted: Tensor = self.model.prepare_decoder_input_ids_from_labels(targets_BT)
+        return shifted
 
     def sites(self) -> tuple[Site, ...]:
         """The attention sites, found by a probe forward. Raises `BackboneError` where there are none."""
@@ -203,18 +234,14 @@ def _tokenizer(id: str, source: str, revision: str | None) -> PreTrainedTokenize
     return tokenizer
 
 
-def _require_causal(id: str, config: Any) -> None:
-    if getattr(config, "is_encoder_decoder", False):
-        raise BackboneError(
-            f"backbone {id!r} (model type {config.model_type!r}) is an encoder-decoder; "
-            "this version steers decoder-only models (gpt2, llama, mistral, qwen, ...)."
-        )
+def _auto_class(config: Any) -> Any:
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
 def _cannot_load(id: str, error: Exception) -> str:
     reason = " ".join(str(error).split())
     return (
-        f"backbone {id!r} could not be loaded as a causal language model: {reason[:300]} "
+        f"backbone {id!r} could not be loaded as a language model that generates text: {reason[:300]} "
         "Expected a hub id, or a folder with config.json, model.safetensors and tokenizer files."
     )
 

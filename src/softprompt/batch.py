@@ -1,12 +1,16 @@
 """Text to token ids, masks and labels; length buckets. The only place that tokenises and the only place that pads.
 
-Frame (Li & Liang's code): ` source <eos> target <eos>`, with a space on both sides of source and target. The loss is
-on the target's tokens and the final end of text; the separator is part of what is given.
+Frame of the causal family (Li & Liang's code): ` source <eos> target <eos>`, with a space on both sides of source and
+target. The loss is on the target's tokens and the final end of text; the separator is part of what is given.
+
+Frame of the seq2seq family: source and target each as the backbone's tokenizer frames a text (T5 `text </s>`, BART
+`<s> text </s>`); the decoder reads the target shifted right behind its start token. The loss is on all of the target.
 """
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +28,10 @@ MEGABATCH = 50
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of one (source, target) pair: `source` ends with the separator, `target` with the end of text."""
+    """Token ids of one (source, target) pair: `source` ends with the separator, `target` with the end of text.
+
+    In the seq2seq family both are as the tokenizer frames them.
+    """
 
     source: tuple[int, ...]
     target: tuple[int, ...]
@@ -45,19 +52,41 @@ class Batch:
     """Boolean: positions whose next token carries loss. False everywhere in a batch without targets."""
     labels_N: Tensor
     """The tokens to predict, in the order of `predicts_BT.nonzero()`."""
+    decoder_input_ids_BT: Tensor | None = None
+    """What a seq2seq decoder reads, right-padded; `predicts_BT` has its shape. None in a batch without targets."""
+    family: str = "causal"
 
     @property
     def rows(self) -> int:
         return self.input_ids_BT.shape[0]
 
+    @property
+    def positions(self) -> int:
+        """Tokens and pads that the backbone reads."""
+        target = 0 if self.decoder_input_ids_BT is None else self.decoder_input_ids_BT.numel()
+        return self.input_ids_BT.numel() + target
+
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__slots__))
+        parts = {name: getattr(self, name) for name in self.__slots__}
+        moved: dict[str, Any] = {
+            name: part.to(device, non_blocking=True) for name, part in parts.items() if isinstance(part, Tensor)
+        }
+        return replace(self, **moved)
+
+    def inputs(self, offset: int) -> dict[str, Tensor]:
+        """Arguments of the backbone's forward; `offset` positions lie before each causal row's first token."""
+        given = {"input_ids": self.input_ids_BT, "attention_mask": self.attention_mask_BT}
+        if self.family == "causal":
+            return given | {"position_ids": self.position_ids_BT + offset}
+        return given if self.decoder_input_ids_BT is None else given | {"decoder_input_ids": self.decoder_input_ids_BT}
 
 
 def encode_sources(backbone: Backbone, sources: Sequence[str]) -> list[tuple[int, ...]]:
     """` source ` and the separator, after the tokenizer's own beginning-of-text where it has one."""
     tokenizer, eos = backbone.tokenizer, backbone.eos_id
     assert tokenizer is not None
+    if backbone.family == "seq2seq":
+        return [tuple(row) for row in tokenizer(list(sources))["input_ids"]] if sources else []
     rows = tokenizer([f" {source} " for source in sources])["input_ids"] if sources else []
     return [(*(row[:-1] if row and row[-1] == eos else row), eos) for row in rows]
 
@@ -66,6 +95,8 @@ def encode_targets(backbone: Backbone, targets: Sequence[str]) -> list[tuple[int
     """` target ` and the end of text."""
     tokenizer, eos = backbone.tokenizer, backbone.eos_id
     assert tokenizer is not None
+    if backbone.family == "seq2seq":
+        return [tuple(row) for row in tokenizer(text_target=list(targets))["input_ids"]] if targets else []
     rows = tokenizer([f" {target} " for target in targets], add_special_tokens=False)["input_ids"] if targets else []
     return [(*row, eos) for row in rows]
 
@@ -102,6 +133,26 @@ def require_fit(lengths: Sequence[int], limit: int | None, *, what: str, offset:
         )
 
 
+def positions_taken(backbone: Backbone, pair: Encoded) -> int:
+    """Positions of the window that a pair needs: all tokens in a row, or the longer side of an encoder-decoder."""
+    return len(pair) if backbone.family == "causal" else max(len(pair.source), len(pair.target))
+
+
+def make_batch(backbone: Backbone, pairs: Sequence[Encoded]) -> Batch:
+    """Pairs as `backbone` reads them in training, on its device."""
+    if backbone.family == "causal":
+        return collate(pairs, backbone.pad_id).to(backbone.device)
+    return collate_seq2seq(pairs, backbone.pad_id, backbone.shifted).to(backbone.device)
+
+
+def make_source_batch(backbone: Backbone, sources: Sequence[Sequence[int]]) -> Batch:
+    """Sources as `backbone` reads them in decoding, on its device; no targets."""
+    if backbone.family == "causal":
+        return collate_sources(sources, backbone.pad_id).to(backbone.device)
+    batch = collate([Encoded(tuple(source), ()) for source in sources], backbone.pad_id)
+    return replace(batch, family="seq2seq").to(backbone.device)
+
+
 def collate(pairs: Sequence[Encoded], pad_id: int, *, side: str = "right") -> Batch:
     """Pad pairs to the longest of them. `side` is where the pads go; the numbers of real tokens do not depend on it."""
     longest = max(len(pair) for pair in pairs)
@@ -124,6 +175,26 @@ def collate(pairs: Sequence[Encoded], pad_id: int, *, side: str = "right") -> Ba
 def collate_sources(sources: Sequence[Sequence[int]], pad_id: int) -> Batch:
     """Left-padded sources for decoding; no targets."""
     return collate([Encoded(tuple(source), ()) for source in sources], pad_id, side="left")
+
+
+def collate_seq2seq(
+    pairs: Sequence[Encoded], pad_id: int, shifted: Callable[[Tensor], Tensor], *, side: str = "right"
+) -> Batch:
+    """Sources for the encoder, padded on `side`; targets for the decoder, moved right by `shifted`."""
+    sources = collate([Encoded(pair.source, ()) for pair in pairs], pad_id, side=side)
+    lengths = torch.tensor([len(pair.target) for pair in pairs])
+    longest = int(lengths.max())
+    targets_BT = torch.tensor([[*pair.target, *[pad_id] * (longest - len(pair.target))] for pair in pairs])
+    predicts = _mask(lengths, longest, "right").bool()
+    return Batch(
+        sources.input_ids_BT,
+        sources.attention_mask_BT,
+        sources.position_ids_BT,
+        predicts,
+        targets_BT[predicts],
+        shifted(targets_BT),
+        "seq2seq",
+    )
 
 
 def _mask(lengths: Tensor, longest: int, side: str) -> Tensor:

@@ -54,15 +54,20 @@ class PrefixConfig(Section):
 
     name: Literal["prefix"] = Field(default="prefix", description="method")
     length: int = Field(default=10, ge=1, description="prefix length in virtual tokens")
-    reparam: Literal["mlp", "none"] = Field(default="mlp", description="how the prefix is parameterised while trained")
+    reparam: Literal["mlp", "deep", "none"] = Field(
+        default="mlp", description="how the prefix is parameterised while trained"
+    )
     hidden: int = Field(default=512, ge=1, description="hidden width of the MLP in units")
     init: Literal["random", "text"] = Field(
         default="random", description="start from random numbers, or from the backbone's activations for `init_text`"
     )
     init_text: str | None = Field(default=None, min_length=1, description="words to start from, repeated or cut to fit")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="probability of dropout on the prefix")
-    positions: Literal["shifted", "unshifted"] = Field(
-        default="shifted", description="text starts at position `length` (shifted) or 0"
+    sites: list[Literal["encoder", "decoder", "cross"]] | None = Field(
+        default=None, min_length=1, description="kinds of attention that get a prefix; null: all that there are"
+    )
+    positions: Literal["shifted", "unshifted"] | None = Field(
+        default=None, description="text starts at position `length` (shifted; decoder-only) or 0; null: as the paper's"
     )
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ import torch
 from transformers import GenerationConfig
 
 from softprompt.backbone import Backbone
-from softprompt.batch import collate_sources, encode_sources, require_fit
+from softprompt.batch import encode_sources, make_source_batch, require_fit
 from softprompt.config import DecodeConfig
 from softprompt.methods import Steering
 
@@ -42,7 +42,7 @@ def decode_texts(
         DataError: a source and `max_new_tokens` do not fit the window beside the prompt.
     """
     ids = encode_sources(backbone, sources)
-    reserved = steering.position_offset + config.max_new_tokens
+    reserved = steering.position_offset + (config.max_new_tokens if backbone.family == "causal" else 0)
     require_fit([len(row) for row in ids], backbone.window, what="sources", offset=reserved)
     options = generation_options(backbone, config)
     backbone.model.eval()
@@ -66,20 +66,16 @@ def _decode_batch(
 ) -> list[Decoded]:
     tokenizer = backbone.tokenizer
     assert tokenizer is not None
-    batch = collate_sources([ids[index] for index in chunk], backbone.eos_id).to(backbone.device)
+    batch = make_source_batch(backbone, [ids[index] for index in chunk])
     stored = backbone.model.generation_config
     backbone.model.generation_config = GenerationConfig()  # transformers fills from it whatever `options` leaves out
     try:
-        out = backbone.model.generate(
-            batch.input_ids_BT,
-            attention_mask=batch.attention_mask_BT,
-            position_ids=batch.position_ids_BT + offset,
-            generation_config=options,
-        )
+        out = backbone.model.generate(**batch.inputs(offset), generation_config=options)
     finally:
         backbone.model.generation_config = stored
     rows = []
-    for index, row in zip(chunk, out[:, batch.input_ids_BT.shape[1] :].tolist(), strict=True):
+    given = batch.input_ids_BT.shape[1] if backbone.family == "causal" else 1  # the decoder's start token
+    for index, row in zip(chunk, out[:, given:].tolist(), strict=True):
         end = row.index(backbone.eos_id) if backbone.eos_id in row else len(row)
         text = tokenizer.decode(row[:end], skip_special_tokens=True)
         rows.append(Decoded(index, " ".join(text.split()), min(end + 1, len(row))))
@@ -95,7 +91,8 @@ def generation_options(backbone: Backbone, config: DecodeConfig) -> GenerationCo
         "max_new_tokens": config.max_new_tokens,
         "min_new_tokens": config.min_new_tokens or None,
         "eos_token_id": backbone.eos_id,
-        "pad_token_id": backbone.eos_id,
+        "pad_token_id": backbone.pad_id,
+        "decoder_start_token_id": backbone.decoder_start_id if backbone.family == "seq2seq" else None,
         "bos_token_id": getattr(backbone.tokenizer, "bos_token_id", None),
         "suppress_tokens": newline_ids(backbone) if config.ban_newline else None,
         # Stated because transformers fills what is left out from the backbone's own generation config.

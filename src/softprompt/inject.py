@@ -28,6 +28,10 @@ FUSED = "softprompt_fused"
 EAGER = "softprompt_eager"
 
 
+KINDS = ("encoder", "decoder", "cross")
+"""What a site attends to: the source in an encoder, the text so far, the source from a decoder."""
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """One attention module of the backbone, as the probe met it."""
@@ -35,7 +39,7 @@ class Site:
     name: str
     """Dotted path of the module inside the model, the key of its prefix in files."""
     kind: str
-    """`encoder`, `decoder` or `cross`."""
+    """One of `KINDS`."""
     kv_heads: int
     key_dim: int
     value_dim: int
@@ -66,8 +70,10 @@ class _Active:
 
 
 _ACTIVE: ContextVar[_Active | None] = ContextVar("softprompt_active_prefix", default=None)
-_PROBE: ContextVar[list[tuple[nn.Module, Tensor, Tensor]] | None] = ContextVar("softprompt_probe", default=None)
-"""Where a probe forward puts each call: the module, its key and its value (B, H_kv, T, D)."""
+_Call = tuple[nn.Module, Tensor, Tensor, Tensor]
+"""A module that attended, its query (B, H, T, D), its key and its value (B, H_kv, T', D)."""
+_PROBE: ContextVar[list[_Call] | None] = ContextVar("softprompt_probe", default=None)
+"""Where a probe forward puts each call."""
 
 
 @contextmanager
@@ -118,40 +124,53 @@ def install(model: PreTrainedModel, attention: str = "sdpa") -> None:
 
 
 def probe(model: PreTrainedModel) -> tuple[Site, ...]:
-    """Run one forward of two tokens and return the attention sites that it met, in the order of their calls.
+    """Run one forward of a few tokens and return the attention sites that it met, in the order of their calls.
 
     Works on the meta device too. Raises `BackboneError` where the model makes no call through the interface.
     """
     names = {module: name for name, module in model.named_modules()}
+    encoder = set(model.get_encoder().modules()) if model.config.is_encoder_decoder else set()
+    ids = torch.zeros(1, 3, dtype=torch.long, device=model.device)
+
+    def kind(module: nn.Module, query: Tensor, key: Tensor) -> str:
+        if module in encoder:
+            return "encoder"
+        return "decoder" if query.shape[2] == key.shape[2] else "cross"  # the source has another length than the target
+
     calls = (
-        Site(names[module], "decoder", kv_heads=key.shape[1], key_dim=key.shape[3], value_dim=value.shape[3])
-        for module, key, value in _probed(model, torch.zeros(1, 2, dtype=torch.long, device=model.device))
+        Site(names[module], kind(module, query, key), key.shape[1], key.shape[3], value.shape[3])
+        for module, query, key, value in _probed(model, ids[:, :2], ids)
     )
     sites = tuple(dict.fromkeys(calls))  # a module may attend more than once in a forward; its prefix is one
     if not sites:
         raise BackboneError(
             "method 'prefix' needs attention that goes through transformers' AttentionInterface, but "
             f"model type {model.config.model_type!r} made 0 such calls in a probe forward. "
-            "Use a backbone that does (gpt2, llama, mistral, qwen, gemma, phi, opt, ...), or method 'finetune'."
+            "Use a backbone that does (gpt2, llama, mistral, qwen, gemma, phi, opt, bart, t5, ...), or method 'finetune'."
         )
     return sites
 
 
 def record(model: PreTrainedModel, ids_T: Tensor) -> dict[str, PrefixKV]:
-    """Site name -> the keys and values (H, T, D) that the model computes for a text: what a cache would hold of it."""
+    """Site name -> the keys and values (H, T, D) that the model computes for a text: what a cache would hold of it.
+
+    An encoder-decoder reads the text on both sides.
+    """
     names = {module: name for name, module in model.named_modules()}
-    return {names[module]: PrefixKV(key[0], value[0]) for module, key, value in _probed(model, ids_T[None])}
+    calls = _probed(model, ids_T[None], ids_T[None])
+    return {names[module]: PrefixKV(key[0], value[0]) for module, _, key, value in calls}
 
 
 @torch.no_grad()
-def _probed(model: PreTrainedModel, ids_BT: Tensor) -> list[tuple[nn.Module, Tensor, Tensor]]:
-    """The attention calls of one forward, without dropout."""
-    found: list[tuple[nn.Module, Tensor, Tensor]] = []
+def _probed(model: PreTrainedModel, ids_BT: Tensor, target_BT: Tensor) -> list[_Call]:
+    """The attention calls of one forward, without dropout; `target_BT` is read by a decoder beside an encoder alone."""
+    found: list[_Call] = []
     token = _PROBE.set(found)
     training = model.training
+    target = {"decoder_input_ids": target_BT} if model.config.is_encoder_decoder else {}
     try:
         model.eval()
-        model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), use_cache=False)
+        model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), use_cache=False, **target)
     finally:
         model.train(training)
         _PROBE.reset(token)
@@ -193,15 +212,19 @@ def _attend(
 ) -> tuple[Tensor, Tensor | None]:
     probed = _PROBE.get()
     if probed is not None:
-        probed.append((module, key, value))
+        probed.append((module, query, key, value))
     active = _ACTIVE.get()
     prefix = active.prefixes.get(module) if active is not None else None
     if active is None or prefix is None:
         return base(module, query, key, value, mask, **kwargs)
     if mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True):
         mask = _causal_mask(query, key)
+    bias = kwargs.get("position_bias")  # relative positions (T5) are of the tokens alone; the prefix has none
     if active.shared and _plain(kwargs):
-        return _joined_attention(query, key, value, mask, prefix, kwargs.get("scaling")), None
+        added = _sum(None if mask is None else _as_added(mask, query.dtype), bias)
+        return _joined_attention(query, key, value, added, prefix, kwargs.get("scaling")), None
+    if bias is not None:
+        kwargs["position_bias"] = nn.functional.pad(bias, (prefix.length, 0))
     batch = query.shape[0]
     key = torch.cat([prefix.key.to(key.dtype).expand(batch, -1, -1, -1), key], dim=2)
     value = torch.cat([prefix.value.to(value.dtype).expand(batch, -1, -1, -1), value], dim=2)
@@ -209,18 +232,19 @@ def _attend(
 
 
 def _plain(kwargs: Mapping[str, Any]) -> bool:
-    """Whether this call is softmax(q k / scale + mask) v and nothing else."""
-    extras = ("softcap", "s_aux", "position_bias")
+    """Whether this call is softmax(q k / scale + mask + bias) v and nothing else."""
+    extras = ("softcap", "s_aux")
     return all(kwargs.get(name) is None for name in extras) and not kwargs.get("dropout")
 
 
 def _joined_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, prefix: PrefixKV, scaling: float | None
+    query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, prefix: PrefixKV, scaling: float | None
 ) -> Tensor:
     """Attention over [prefix; tokens] in which the prefix has no batch axis: softmax over both scores at once.
 
     The queries of all rows meet the prefix in one matrix product per KV head; keys and values of the tokens are read
-    where they lie. Query heads that share a KV head are folded into the time axis.
+    where they lie. Query heads that share a KV head are folded into the time axis. `added` (..., T, T') is put on the
+    tokens' scores.
     """
     batch, heads, time, dim = query.shape
     kv_heads, length = prefix.key.shape[0], prefix.length
@@ -230,14 +254,18 @@ def _joined_attention(
     q_all = q_rows.transpose(0, 1).reshape(kv_heads, batch * grouped, dim)
     to_prefix = (q_all @ prefix.key.to(query.dtype).transpose(1, 2)).view(kv_heads, batch, grouped, length)
     to_tokens = (q_rows @ key.transpose(2, 3)).view(batch, heads, time, key.shape[2])
-    if mask is not None:
-        to_tokens = to_tokens + _as_added(mask, query.dtype)
+    if added is not None:
+        to_tokens = to_tokens + added
     scores = torch.cat([to_prefix.transpose(0, 1), to_tokens.view(batch, kv_heads, grouped, -1)], dim=3)
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     w_prefix = weights[..., :length].transpose(0, 1).reshape(kv_heads, batch * grouped, length)
     from_prefix = (w_prefix @ prefix.value.to(query.dtype)).view(kv_heads, batch, grouped, -1).transpose(0, 1)
     output = weights[..., length:] @ value + from_prefix
     return output.reshape(batch, heads, time, -1).transpose(1, 2)
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
 
 
 def _causal_mask(query: Tensor, key: Tensor) -> Tensor:
@@ -273,4 +301,4 @@ def _eager_mask(**kwargs: Any) -> Tensor | None:
     return mask
 
 
-__all__: Sequence[str] = ["PrefixKV", "Site", "checkpoint_contexts", "inject", "install", "probe", "record"]
+__all__: Sequence[str] = ["KINDS", "PrefixKV", "Site", "checkpoint_contexts", "inject", "install", "probe", "record"]

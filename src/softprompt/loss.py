@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from softprompt.backbone import Backbone, selecting
-from softprompt.batch import Batch, Encoded, collate
+from softprompt.batch import Batch, Encoded, make_batch
 from softprompt.methods import Steering
 
 
@@ -18,12 +18,7 @@ def target_nll(backbone: Backbone, batch: Batch, offset: int) -> Tensor:
     selected before the LM head, so no logits exist at source tokens and pads.
     """
     with selecting(backbone.model, batch.predicts_BT):
-        logits_NV = backbone.model(
-            input_ids=batch.input_ids_BT,
-            attention_mask=batch.attention_mask_BT,
-            position_ids=batch.position_ids_BT + offset,
-            use_cache=False,
-        ).logits
+        logits_NV = backbone.model(**batch.inputs(offset), use_cache=False).logits
     return torch.nn.functional.cross_entropy(logits_NV.float(), batch.labels_N, reduction="sum")
 
 
@@ -39,7 +34,7 @@ def mean_token_nll(
     total, tokens = 0.0, 0
     with torch.no_grad(), autocast or nullcontext(), steering.attach(backbone):
         for chunk in by_length(pairs, batch_size):
-            batch = collate(chunk, backbone.eos_id).to(backbone.device)
+            batch = make_batch(backbone, chunk)
             total += float(target_nll(backbone, batch, steering.position_offset))
             tokens += len(batch.labels_N)
     return total / max(tokens, 1)

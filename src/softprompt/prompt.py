@@ -49,7 +49,8 @@ class Prompt:
     def save(self, folder: Path, *, backbone_id: str, backbone_hash: str, extra: dict[str, Any] | None = None) -> None:
         """Write the folder: PEFT's two files, ours (sites, positions, hash of the backbone), and a manifest.
 
-        PEFT reads it where all sites are alike and positions are shifted; otherwise `adapter_config.json` is left out.
+        PEFT reads it where all sites are alike and positions are shifted (decoder-only backbones); otherwise
+        `adapter_config.json` is left out.
         """
         own = {
             "format": 1,
@@ -59,7 +60,7 @@ class Prompt:
             "backbone": {"id": backbone_id, "hash": backbone_hash},
             **(extra or {}),
         }
-        alike = len({(site.kv_heads, site.key_dim, site.value_dim) for site in self.sites}) == 1
+        alike = len({(site.kind, site.kv_heads, site.key_dim, site.value_dim) for site in self.sites}) == 1
 
         def fill(into: Path) -> None:
             save_tensors({"prompt_embeddings": self.numbers_PW}, into / TENSORS)

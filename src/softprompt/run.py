@@ -9,7 +9,7 @@ from typing import Any
 
 from softprompt import data
 from softprompt.backbone import Backbone, quiet_transformers
-from softprompt.batch import Encoded, encode_pairs, encode_sources, require_fit
+from softprompt.batch import Encoded, encode_pairs, encode_sources, positions_taken, require_fit
 from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
 from softprompt.console import Progress, say
 from softprompt.decode import Decoded, decode_texts
@@ -106,12 +106,13 @@ def _require_room(plan: Backbone, job: Job) -> None:
     method = build_method(plan, job.recipe)
     offset = method.position_offset if method else 0
     sources = encode_sources(plan, [example.source for example in job.test])
-    require_fit([len(row) for row in sources], plan.window, what="test sources", offset=offset + 1)
+    start = 1 if plan.family == "causal" else 0
+    require_fit([len(row) for row in sources], plan.window, what="test sources", offset=offset + start)
     if method is not None:
         limits = [limit for limit in (plan.window, job.recipe.train.max_length) if limit is not None]
         room = min(limits) if limits else None
-        require_fit([len(pair) for pair in job.train], room, what="training pairs", offset=offset)
-        require_fit([len(pair) for pair in job.dev], room, what="dev pairs", offset=offset)
+        for what, pairs in (("training pairs", job.train), ("dev pairs", job.dev)):
+            require_fit([positions_taken(plan, pair) for pair in pairs], room, what=what, offset=offset)
 
 
 def _order(recipe: Recipe) -> list[str]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from softprompt.backbone import Backbone
-from softprompt.batch import Batch, Encoded, Plan, collate
+from softprompt.batch import Encoded, Plan, make_batch
 from softprompt.config import TrainConfig
 from softprompt.errors import TrainingError
 from softprompt.loss import target_nll
@@ -148,13 +148,13 @@ def _accumulate(
     weight = 1.0 / (target_tokens if config.loss == "token_mean" else len(chosen))
     loss, positions = 0.0, 0
     for start in range(0, len(ordered), size):
-        batch: Batch = collate(ordered[start : start + size], backbone.eos_id).to(backbone.device)
+        batch = make_batch(backbone, ordered[start : start + size])
         with method.attach(backbone):
             with autocast(backbone.device, config.precision):
                 nll = target_nll(backbone, batch, method.position_offset)
             (nll * weight).backward()  # type: ignore[no-untyped-call]
         loss += float(nll.detach()) * weight
-        positions += batch.input_ids_BT.numel()
+        positions += batch.positions
     return loss, (sum(len(pair) for pair in chosen), target_tokens, positions)
 
 

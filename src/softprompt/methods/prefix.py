@@ -1,7 +1,8 @@
 """Prefix-tuning: learned keys and values in front of every attention site (Li & Liang 2021, arXiv:2101.00190, sec. 4).
 
-Letters: P prefix length, E backbone width, W numbers per virtual token over all sites (sum of `Site.width`).
-As the paper's code (not its footnote 4) has it, the seed has the backbone's width and the MLP's hidden width is free:
+Letters: P prefix length, E backbone width, W numbers per virtual token over the sites of a bank (sum of `Site.width`).
+One bank for each kind of site that the backbone has (encoder, decoder, cross), with parameters of its own. As the
+paper's code (not its footnote 4) has it, a bank's seed has the backbone's width and the MLP's hidden width is free:
 Embedding(P, E) -> Linear(E, hidden) -> Tanh -> Linear(hidden, W). After training the MLP is folded away.
 """
 
@@ -13,18 +14,53 @@ import torch
 from torch import Tensor, nn
 
 from softprompt.backbone import Backbone
+from softprompt.errors import ConfigError
 from softprompt.init import activations, text_ids
-from softprompt.inject import Site, inject
+from softprompt.inject import KINDS, Site, inject
 from softprompt.prompt import Prompt, split
 
 
-class PrefixTuning(nn.Module):
-    """The trainable prefix; `reparam` is `mlp` or `none` (keys and values are the parameters themselves).
+class Bank(nn.Module):
+    """The trainable keys and values of all sites of one kind.
 
-    Random initialisation follows the paper's code: the seed (or the direct prefix) is N(0, 1), the linear layers have
-    torch's default; `start_from` replaces it by given keys and values. `dropout` acts on the produced keys and values
-    during training only.
+    `reparam` is `mlp`, `deep` (one hidden layer more, an ablation of the paper's code) or `none` (keys and values are
+    the parameters themselves). Random initialisation follows the paper's code: the seed (or the direct prefix) is
+    N(0, 1), the linear layers have torch's default; `start_from` replaces it by given keys and values.
     """
+
+    def __init__(self, width: int, *, embed: int, length: int, reparam: str, hidden: int) -> None:
+        super().__init__()
+        self.mlp: nn.Sequential | None = None
+        if reparam == "none":
+            self.prefix = nn.Parameter(torch.randn(length, width))
+            return
+        self.prefix = nn.Parameter(torch.randn(length, embed))
+        deeper = [nn.Linear(hidden, hidden), nn.Tanh()] if reparam == "deep" else []
+        self.mlp = nn.Sequential(nn.Linear(embed, hidden), nn.Tanh(), *deeper, nn.Linear(hidden, width))
+
+    def forward(self) -> Tensor:
+        """Keys and values (P, W)."""
+        produced: Tensor = self.prefix if self.mlp is None else self.mlp(self.prefix)
+        return produced
+
+    @torch.no_grad()
+    def start_from(self, numbers_PW: Tensor) -> None:
+        """Make the prefix `numbers_PW`: directly, or by the smallest change of the MLP's last layer that does it.
+
+        That change is where gradient descent on the squared error ends. It is exact while P is at most the hidden
+        width, least squares beyond.
+        """
+        if self.mlp is None:
+            self.prefix.copy_(numbers_PW)
+            return
+        last = self.mlp[-1]
+        hidden_PH = self.mlp[:-1](self.prefix).double()
+        missing_PW = numbers_PW.double() - self.mlp(self.prefix)
+        last.weight += (torch.linalg.pinv(hidden_PH) @ missing_PW).T
+
+
+class PrefixTuning(nn.Module):
+    """The trainable prefix. `dropout` acts on the produced keys and values during training only."""
 
     def __init__(
         self,
@@ -38,52 +74,49 @@ class PrefixTuning(nn.Module):
         positions: str = "shifted",
     ) -> None:
         super().__init__()
-        self.sites = tuple(sites)
+        self.length = length
+        """P, in virtual tokens."""
         self.positions = positions
-        width = sum(site.width for site in sites)
-        self.mlp: nn.Sequential | None = None
-        if reparam == "mlp":
-            self.prefix = nn.Parameter(torch.randn(length, embed))
-            self.mlp = nn.Sequential(nn.Linear(embed, hidden), nn.Tanh(), nn.Linear(hidden, width))
-        else:
-            self.prefix = nn.Parameter(torch.randn(length, width))
+        kinds = [kind for kind in KINDS if any(site.kind == kind for site in sites)]
+        self.sites = tuple(site for kind in kinds for site in sites if site.kind == kind)
+        widths = {kind: sum(site.width for site in sites if site.kind == kind) for kind in kinds}
+        self.banks = nn.ModuleDict(
+            {
+                kind: Bank(width, embed=embed, length=length, reparam=reparam, hidden=hidden)
+                for kind, width in widths.items()
+            }
+        )
         self.dropout = nn.Dropout(dropout)
 
     @classmethod
     def build(cls, backbone: Backbone, config: Any) -> "PrefixTuning":
-        """From the `method` part of a recipe, on the backbone's device, in float32."""
+        """From the `method` part of a recipe, on the backbone's device, in float32.
+
+        Raises:
+            ConfigError: the recipe names sites that the backbone has not, or shifts positions where there are none.
+        """
         with torch.device(backbone.device):
             method = cls(
-                backbone.sites(),
+                _chosen(backbone, config.sites),
                 embed=backbone.hidden_width(),
                 length=config.length,
                 reparam=config.reparam,
                 hidden=config.hidden,
                 dropout=config.dropout,
-                positions=config.positions,
+                positions=_positions(backbone, config.positions),
             )
         if config.init == "text" and backbone.device.type != "meta":
             method.start_from(activations(backbone, text_ids(backbone, config.init_text, config.length), method.sites))
         return method
 
-    @torch.no_grad()
     def start_from(self, numbers_PW: Tensor) -> None:
-        """Make the prefix `numbers_PW`: directly, or by the smallest change of the MLP's last layer that does it.
+        """Start every bank from its part of `numbers_PW`, laid out as `forward` gives it; see `Bank.start_from`."""
+        widths = [sum(site.width for site in self.sites if site.kind == kind) for kind in self.banks]
+        for bank, part_PW in zip(self._banks(), torch.split(numbers_PW, widths, dim=1), strict=True):
+            bank.start_from(part_PW)
 
-        That change is where gradient descent on the squared error ends. It is exact while P is at most the hidden
-        width, least squares beyond.
-        """
-        if self.mlp is None:
-            self.prefix.copy_(numbers_PW)
-            return
-        hidden_PH = self.mlp[:2](self.prefix).double()
-        missing_PW = numbers_PW.double() - self.mlp(self.prefix)
-        self.mlp[2].weight += (torch.linalg.pinv(hidden_PH) @ missing_PW).T
-
-    @property
-    def length(self) -> int:
-        """P, in virtual tokens."""
-        return self.prefix.shape[0]
+    def _banks(self) -> list[Bank]:
+        return [bank for bank in self.banks.values() if isinstance(bank, Bank)]
 
     @property
     def position_offset(self) -> int:
@@ -92,8 +125,7 @@ class PrefixTuning(nn.Module):
 
     def forward(self) -> Tensor:
         """All keys and values (P, W): sites in order; within a site keys then values, heads, dims."""
-        produced: Tensor = self.prefix if self.mlp is None else self.mlp(self.prefix)
-        dropped: Tensor = self.dropout(produced)
+        dropped: Tensor = self.dropout(torch.cat([bank() for bank in self._banks()], dim=1))
         return dropped
 
     @contextmanager
@@ -108,7 +140,7 @@ class PrefixTuning(nn.Module):
         self.train(training)
 
     def stored_count(self) -> int:
-        """P x W: 2 x E numbers a layer and virtual token for a backbone without grouped heads."""
+        """P x W: 2 x E numbers a site and virtual token for a backbone without grouped heads."""
         return self.length * sum(site.width for site in self.sites)
 
     def fold(self) -> Prompt:
@@ -119,3 +151,25 @@ class PrefixTuning(nn.Module):
             numbers_PW = self().detach().clone()
         self.train(training)
         return Prompt(numbers_PW, self.sites, self.positions)
+
+
+def _chosen(backbone: Backbone, kinds: Sequence[str] | None) -> tuple[Site, ...]:
+    """The backbone's sites of the kinds asked for; None: all."""
+    sites = backbone.sites()
+    there = list(dict.fromkeys(site.kind for site in sites))
+    absent = [kind for kind in kinds or [] if kind not in there]
+    if absent:
+        raise ConfigError(
+            f"method.sites: backbone {backbone.id!r} has sites of kind {', '.join(there)}, got {absent[0]!r}. Drop it."
+        )
+    return tuple(site for site in sites if kinds is None or site.kind in kinds)
+
+
+def _positions(backbone: Backbone, asked: str | None) -> str:
+    """Where text starts: as the paper's code has it for the family, unless the recipe says otherwise."""
+    if backbone.family == "seq2seq" and asked == "shifted":
+        raise ConfigError(
+            f"method.positions: expected unshifted for backbone {backbone.id!r}, got shifted: "
+            "an encoder-decoder numbers its own positions. Drop the key."
+        )
+    return asked or ("shifted" if backbone.family == "causal" else "unshifted")
