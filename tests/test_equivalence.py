@@ -154,11 +154,11 @@ def test_folded_equals_unfolded_to_the_bit(name: str, reparam: str) -> None:
 
 def test_folding_in_training_mode_drops_nothing_out_and_keeps_the_mode() -> None:
     method = factories.prefix(factories.backbone("gpt2"), dropout=0.5)
-    want = method.fold().numbers_PW
+    want = method.fold().numbers
     method.set_mode(True)
     assert not torch.equal(method(), want)
-    assert torch.equal(method.fold().numbers_PW, want) and method.training
-    assert not method.fold().numbers_PW.requires_grad
+    assert torch.equal(method.fold().numbers, want) and method.training
+    assert not method.fold().numbers.requires_grad
 
 
 @pytest.mark.parametrize("positions", ["shifted", "unshifted"])
@@ -168,7 +168,7 @@ def test_saved_and_loaded_equals_before_to_the_bit(name: str, positions: str, tm
     before = factories.prefix(bone, positions=positions).fold()
     before.save(tmp_path / "prompt", backbone_id=name, backbone_hash=bone.hash())
     after = Prompt.load(tmp_path / "prompt", backbone_hash=bone.hash())
-    assert (after.sites, after.positions) == (before.sites, before.positions)
+    assert (after.form.sites, after.form.positions) == (before.form.sites, before.form.positions)
     results = []
     for prompt in (before, after):
         with torch.no_grad(), prompt.attach(bone):
@@ -189,7 +189,7 @@ def test_a_run_of_decoding_leaves_nothing_behind(which: str) -> None:
 def test_shifted_and_unshifted_positions_differ_only_in_where_text_starts(name: str) -> None:
     bone = factories.backbone(name)
     shifted, unshifted = steering(bone), steering(bone, positions="unshifted")
-    assert torch.equal(shifted.numbers_PW, unshifted.numbers_PW)
+    assert torch.equal(shifted.numbers, unshifted.numbers)
     assert (shifted.position_offset, unshifted.position_offset) == (5, 0)
     rows = factories.batch(2)
     seen = record_positions(bone)

@@ -53,7 +53,7 @@ def test_words_are_repeated_or_cut_to_the_length() -> None:
 def test_a_prefix_longer_than_the_hidden_width_comes_as_near_as_it_can() -> None:
     bone = factories.backbone("gpt2")
     method = made(bone, length=12, hidden=4)
-    want = activations(bone, text_ids(bone, TEXT, 12), method.sites)
+    want = activations(bone, text_ids(bone, TEXT, 12), method.form.sites)
     error = (method() - want).detach()
     bank = method.banks["decoder"]
     hidden = bank.mlp[:2](bank.prefix).detach()

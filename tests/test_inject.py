@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrai
 from softprompt.backbone import Backbone
 from softprompt.batch import Batch
 from softprompt.errors import BackboneError
+from softprompt.forms import split
 from softprompt.inject import PrefixKV, Site, _causal_mask, inject, install, probe
-from softprompt.prompt import split
 
 P = 5
 # A cache loses its prefix once it slides out of the window, so the two can only agree where everything fits.

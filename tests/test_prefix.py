@@ -19,7 +19,7 @@ def test_counts_equal_the_formula(name: str) -> None:
     direct = factories.prefix(bone, length=length, reparam="none")
     assert trained_count(mlp) == length * embed + (embed * hidden + hidden) + (hidden * width + width)
     assert trained_count(direct) == mlp.stored_count() == direct.stored_count() == length * width
-    assert mlp.fold().numbers_PW.shape == direct.fold().numbers_PW.shape == (length, width)
+    assert mlp.fold().numbers.shape == direct.fold().numbers.shape == (length, width)
 
 
 def test_counts_of_the_papers_gpt2_medium_without_its_weights() -> None:
@@ -61,7 +61,7 @@ def test_layout_is_site_then_keys_then_values_then_heads() -> None:
     bone = factories.backbone("llama")
     sites = bone.sites()
     prompt = factories.prefix(bone, length=3, reparam="none").fold()
-    numbers = prompt.numbers_PW.view(3, len(sites), 2, sites[0].kv_heads, sites[0].key_dim)
+    numbers = prompt.numbers.view(3, len(sites), 2, sites[0].kv_heads, sites[0].key_dim)
     for index, site in enumerate(sites):
         kv = prompt.keys_and_values()[site.name]
         assert torch.equal(kv.key, numbers[:, index, 0].transpose(0, 1)) and kv.length == 3

@@ -25,9 +25,9 @@ def saved(folder: Path, name: str = "gpt2", **options: object) -> Prompt:
 
 
 def same(one: Prompt, other: Prompt) -> bool:
-    return torch.equal(one.numbers_PW, other.numbers_PW) and (one.sites, one.positions) == (
-        other.sites,
-        other.positions,
+    return torch.equal(one.numbers, other.numbers) and (one.form.sites, one.form.positions) == (
+        other.form.sites,
+        other.form.positions,
     )
 
 
@@ -37,7 +37,7 @@ def test_folder_holds_tensors_both_configs_and_a_manifest(tmp_path: Path) -> Non
     own = json.loads((tmp_path / "p" / OWN_CONFIG).read_text())
     assert (own["method"], own["positions"], own["step"], own["dev_loss"]) == ("prefix", "shifted", 12, 0.5)
     assert own["backbone"] == {"id": "gpt2", "hash": factories.backbone("gpt2").hash()}
-    assert [site["name"] for site in own["sites"]] == [site.name for site in prompt.sites]
+    assert [site["name"] for site in own["sites"]] == [site.name for site in prompt.form.sites]
     assert same(Prompt.load(tmp_path / "p"), prompt) and same(Prompt.load(str(tmp_path / "p")), prompt)
 
 
@@ -75,7 +75,7 @@ def test_the_hash_sees_any_change_of_any_parameter() -> None:
 
 def test_numbers_that_do_not_fit_the_sites_are_refused(tmp_path: Path) -> None:
     prompt = saved(tmp_path)
-    replace(prompt, numbers_PW=prompt.numbers_PW[:, :-1]).save(tmp_path, backbone_id="x", backbone_hash="y")
+    replace(prompt, numbers=prompt.numbers[:, :-1]).save(tmp_path, backbone_id="x", backbone_hash="y")
     with pytest.raises(CheckpointError, match=r"expected numbers \(P, 128\), got \(5, 127\)"):
         Prompt.load(tmp_path)
 

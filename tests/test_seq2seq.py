@@ -48,7 +48,7 @@ def test_counts_equal_the_formula(name: str, reparam: str) -> None:
     method = factories.prefix(bone, length=P, hidden=16, reparam=reparam)
     per_site = 2 * 4 * (bone.sites()[0].key_dim)
     sites = SEQ2SEQ[name][0] + 2 * SEQ2SEQ[name][1]
-    assert method.stored_count() == method.fold().numbers_PW.numel() == P * sites * per_site
+    assert method.stored_count() == method.fold().numbers.numel() == P * sites * per_site
     deeper = 16 * 16 + 16 if reparam == "deep" else 0
     trained = sum(parameter.numel() for parameter in method.trainable().values())
     embed = bone.hidden_width()
@@ -62,7 +62,7 @@ def test_every_trainable_tensor_gets_a_gradient_in_every_place(name: str) -> Non
     method = factories.prefix(bone, length=P)
     method.set_mode(True)
     with method.attach(bone):
-        target_nll(bone, make_batch(bone, factories.pairs(3)), 0).backward()
+        target_nll(bone, make_batch(bone, method, factories.pairs(3)), 0).backward()
     for key, parameter in method.trainable().items():
         assert parameter.grad is not None and bool((parameter.grad != 0).all()), key
     assert all(parameter.grad is None for parameter in bone.model.parameters())
@@ -104,7 +104,7 @@ def test_each_bank_acts_and_can_be_alone(name: str, kind: str) -> None:
     bone = factories.backbone(name)
     torch.manual_seed(0)
     alone = METHODS["prefix"](bone, PrefixConfig(length=P, hidden=16, sites=[kind]))
-    assert {site.kind for site in alone.fold().sites} == {kind}
+    assert {site.kind for site in alone.fold().form.sites} == {kind}
     pairs = factories.pairs(3)
     with alone.fold().attach(bone):
         assert nll(bone, pairs) != pytest.approx(nll_untuned(bone, pairs), rel=1e-4)
@@ -132,7 +132,7 @@ def test_batched_decoding_equals_one_by_one(name: str, config: DecodeConfig) -> 
 def test_cached_greedy_decoding_equals_teacher_forcing(name: str) -> None:
     bone = factories.backbone(name)
     prompt = factories.prefix(bone, length=P).fold()
-    batch = make_source_batch(bone, [pair.source for pair in factories.pairs(3)])
+    batch = make_source_batch(bone, prompt, [pair.source for pair in factories.pairs(3)])
     with torch.no_grad(), prompt.attach(bone, shared=True):
         out = bone.model.generate(**batch.inputs(0), max_new_tokens=6, min_new_tokens=6, do_sample=False)
     with torch.no_grad(), prompt.attach(bone):
@@ -168,7 +168,7 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
             bone.enable_gradient_checkpointing()
         prepare_mode(bone, method, config)
         with method.attach(bone):
-            target_nll(bone, make_batch(bone, factories.pairs(3)), 0).backward()
+            target_nll(bone, make_batch(bone, method, factories.pairs(3)), 0).backward()
         gradients.append([parameter.grad for parameter in method.trainable().values()])
     for without, with_it in zip(*gradients, strict=True):
         torch.testing.assert_close(with_it, without, rtol=1e-4, atol=1e-6)
@@ -178,7 +178,7 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
 def test_the_loss_is_transformers_own(name: str) -> None:
     bone = factories.backbone(name)
     pairs = factories.pairs(4)
-    batch = make_batch(bone, pairs)
+    batch = make_batch(bone, Untuned(), pairs)
     labels = torch.full(batch.predicts_BT.shape, -100)
     labels[batch.predicts_BT] = batch.labels_N
     with torch.no_grad():
@@ -190,11 +190,11 @@ def test_three_banks_of_bart_equal_plain_attention_over_longer_keys() -> None:
     """Against a reference that shares nothing with the package: hooks that compute each attention anew, by hand."""
     bone, plain = factories.backbone("bart"), factories.model("bart", attn_implementation="eager")
     prompt = factories.prefix(bone, length=P).fold()
-    batch = make_batch(bone, factories.pairs(4))
+    batch = make_batch(bone, prompt, factories.pairs(4))
     with torch.no_grad(), prompt.attach(bone):
         got = bone.model(**batch.inputs(0), use_cache=False).logits
     modules = dict(plain.named_modules())
-    for site, kv in zip(prompt.sites, prompt.keys_and_values().values(), strict=True):
+    for site, kv in zip(prompt.form.sites, prompt.keys_and_values().values(), strict=True):
         prefixed(modules[site.name], kv.key, kv.value)
     with torch.no_grad():
         want = plain(**batch.inputs(0), use_cache=False).logits
@@ -245,7 +245,7 @@ def test_a_whole_run_on_an_encoder_decoder(name: str, tmp_path: Path) -> None:
     assert results["finetune"].parameters["trained_share"] == 1
     bone = Backbone.load(str(tmp_path / "backbone"))
     prompt = Prompt.load(tmp_path / "run" / "prompt", backbone_hash=bone.hash())
-    assert {site.kind for site in prompt.sites} == {"encoder", "decoder", "cross"}
+    assert {site.kind for site in prompt.form.sites} == {"encoder", "decoder", "cross"}
     rows = [json.loads(line) for line in (tmp_path / "run" / "predictions" / "test.jsonl").read_text().splitlines()]
     again = decode_texts(bone, prompt, [row["source"] for row in rows], recipe.decode, seed=recipe.seed)
     assert [row.text for row in again] == [row["prediction"] for row in rows]

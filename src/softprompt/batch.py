@@ -17,6 +17,7 @@ from torch import Tensor
 
 from softprompt.backbone import Backbone
 from softprompt.errors import DataError
+from softprompt.methods import Steering
 from softprompt.types import Example
 
 IGNORED = -100
@@ -138,15 +139,17 @@ def positions_taken(backbone: Backbone, pair: Encoded) -> int:
     return len(pair) if backbone.family == "causal" else max(len(pair.source), len(pair.target))
 
 
-def make_batch(backbone: Backbone, pairs: Sequence[Encoded]) -> Batch:
-    """Pairs as `backbone` reads them in training, on its device."""
+def make_batch(backbone: Backbone, steering: Steering, pairs: Sequence[Encoded]) -> Batch:
+    """Pairs as `backbone` reads them in training under `steering`, on its device."""
+    pairs = [Encoded(steering.place(backbone, pair.source), pair.target) for pair in pairs]
     if backbone.family == "causal":
         return collate(pairs, backbone.pad_id).to(backbone.device)
     return collate_seq2seq(pairs, backbone.pad_id, backbone.shifted).to(backbone.device)
 
 
-def make_source_batch(backbone: Backbone, sources: Sequence[Sequence[int]]) -> Batch:
-    """Sources as `backbone` reads them in decoding, on its device; no targets."""
+def make_source_batch(backbone: Backbone, steering: Steering, sources: Sequence[Sequence[int]]) -> Batch:
+    """Sources as `backbone` reads them in decoding under `steering`, on its device; no targets."""
+    sources = [steering.place(backbone, source) for source in sources]
     if backbone.family == "causal":
         return collate_sources(sources, backbone.pad_id).to(backbone.device)
     batch = collate([Encoded(tuple(source), ()) for source in sources], backbone.pad_id)

@@ -77,6 +77,35 @@ class PrefixConfig(Section):
         return self
 
 
+class PromptConfig(Section):
+    """Prompt tuning: learned input embeddings before the text (Lester et al. 2021)."""
+
+    name: Literal["prompt"] = Field(default="prompt", description="method")
+    length: int = Field(default=100, ge=1, description="prompt length in virtual tokens")
+    place: Literal["before", "after_bos", "after"] = Field(
+        default="before", description="before the text, behind its begin token, or before its end of text"
+    )
+    reparam: Literal["none", "mlp", "residual"] = Field(
+        default="none", description="how the rows are parameterised while trained"
+    )
+    bottleneck: int = Field(default=128, ge=1, description="hidden width of the MLP in units")
+    init: Literal["vocabulary", "text", "labels", "normal", "uniform", "uniform_positive"] = Field(
+        default="vocabulary", description="what the rows start from; uniform_positive is the range of the paper's code"
+    )
+    init_scale: float = Field(default=0.5, gt=0, description="half width (uniform), width (positive), or deviation")
+    init_top: int = Field(default=5000, ge=1, description="entries of the vocabulary to draw from")
+    init_text: str | None = Field(default=None, min_length=1, description="words to start from, repeated or cut to fit")
+    labels: list[str] | None = Field(default=None, min_length=1, description="label words to start from")
+
+    @model_validator(mode="after")
+    def _texts_where_asked_for(self) -> "PromptConfig":
+        if (self.init == "text") != (self.init_text is not None):
+            raise ValueError("init: text and init_text go together: give both or neither")
+        if (self.init == "labels") != (self.labels is not None):
+            raise ValueError("init: labels and labels go together: give both or neither")
+        return self
+
+
 class FinetuneConfig(Section):
     """Full fine-tuning: all parameters of the backbone are trained."""
 
@@ -89,9 +118,10 @@ class UntunedConfig(Section):
     name: Literal["untuned"] = Field(default="untuned", description="method")
 
 
-MethodConfig = PrefixConfig | FinetuneConfig | UntunedConfig
+MethodConfig = PrefixConfig | PromptConfig | FinetuneConfig | UntunedConfig
 METHOD_CONFIGS: dict[str, type[MethodConfig]] = {
     "prefix": PrefixConfig,
+    "prompt": PromptConfig,
     "finetune": FinetuneConfig,
     "untuned": UntunedConfig,
 }

@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 from softprompt.backbone import Backbone
 from softprompt.batch import encode_sources, make_source_batch, require_fit
 from softprompt.config import DecodeConfig
-from softprompt.methods import Steering
+from softprompt.methods import Steering, room_taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def decode_texts(
         DataError: a source and `max_new_tokens` do not fit the window beside the prompt.
     """
     ids = encode_sources(backbone, sources)
-    reserved = steering.position_offset + (config.max_new_tokens if backbone.family == "causal" else 0)
+    reserved = room_taken(backbone, steering) + (config.max_new_tokens if backbone.family == "causal" else 0)
     require_fit([len(row) for row in ids], backbone.window, what="sources", offset=reserved)
     options = generation_options(backbone, config)
     backbone.model.eval()
@@ -50,7 +50,7 @@ def decode_texts(
     done: list[Decoded] = []
     with torch.no_grad(), steering.attach(backbone, shared=True):
         for chunk in _by_length(ids, config.batch_size):
-            done += _decode_batch(backbone, steering.position_offset, ids, chunk, options)
+            done += _decode_batch(backbone, steering, ids, chunk, options)
             if on_batch is not None:
                 on_batch(len(done))
     return sorted(done, key=lambda row: row.index)
@@ -62,15 +62,19 @@ def _by_length(ids: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
 
 
 def _decode_batch(
-    backbone: Backbone, offset: int, ids: Sequence[Sequence[int]], chunk: Sequence[int], options: GenerationConfig
+    backbone: Backbone,
+    steering: Steering,
+    ids: Sequence[Sequence[int]],
+    chunk: Sequence[int],
+    options: GenerationConfig,
 ) -> list[Decoded]:
     tokenizer = backbone.tokenizer
     assert tokenizer is not None
-    batch = make_source_batch(backbone, [ids[index] for index in chunk])
+    batch = make_source_batch(backbone, steering, [ids[index] for index in chunk])
     stored = backbone.model.generation_config
     backbone.model.generation_config = GenerationConfig()  # transformers fills from it whatever `options` leaves out
     try:
-        out = backbone.model.generate(**batch.inputs(offset), generation_config=options)
+        out = backbone.model.generate(**batch.inputs(steering.position_offset), generation_config=options)
     finally:
         backbone.model.generation_config = stored
     rows = []

@@ -1,4 +1,4 @@
-"""Where training starts from: plain functions that methods share."""
+"""Where training starts from: plain functions that methods share. Letters: P prompt length, E width, V vocabulary."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 from softprompt.backbone import Backbone
 from softprompt.errors import ConfigError
+from softprompt.forms import join
 from softprompt.inject import Site, record
-from softprompt.prompt import join
 
 
 def text_ids(backbone: Backbone, text: str, length: int) -> Tensor:
@@ -17,10 +17,7 @@ def text_ids(backbone: Backbone, text: str, length: int) -> Tensor:
     Raises:
         ConfigError: the text has no tokens.
     """
-    assert backbone.tokenizer is not None
-    ids: list[int] = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
-    if not ids:
-        raise ConfigError(f"method.init_text: expected a text with tokens, got {text!r}.")
+    ids = _tokens(backbone, text, "method.init_text")
     return torch.tensor((ids * (length // len(ids) + 1))[:length], device=backbone.device)
 
 
@@ -30,3 +27,50 @@ def activations(backbone: Backbone, ids_P: Tensor, sites: Sequence[Site]) -> Ten
     Source: Li & Liang 2021, sec. 7.4: starting from the activations of real words.
     """
     return join(record(backbone.model, ids_P), sites)
+
+
+def text_embeddings(backbone: Backbone, text: str, length: int) -> Tensor:
+    """The word embeddings of `text`, again and again or cut to `length`: (P, E)."""
+    return _embeddings(backbone)[text_ids(backbone, text, length)].clone()
+
+
+def vocabulary_sample(backbone: Backbone, length: int, top: int) -> Tensor:
+    """Word embeddings drawn from the `top` first (most frequent) entries of the vocabulary: (P, E).
+
+    Without replacement unless P is more than `top`. Source: Lester et al. 2021, sec. 3.2 (5,000 entries).
+    """
+    table_VE = _embeddings(backbone)
+    top = min(top, len(table_VE))
+    chosen = torch.randint(top, (length,)) if length > top else torch.randperm(top)[:length]
+    return table_VE[chosen.to(table_VE.device)].clone()
+
+
+def label_embeddings(backbone: Backbone, labels: Sequence[str], length: int, top: int) -> Tensor:
+    """One label a row, the mean of its tokens' embeddings; further rows from the vocabulary: (P, E).
+
+    Source: Lester et al. 2021, sec. 3.2. Labels beyond P are left out.
+
+    Raises:
+        ConfigError: a label has no tokens.
+    """
+    rows_PE = vocabulary_sample(backbone, length, top)
+    for row, label in enumerate(labels[:length]):
+        ids = torch.tensor(_tokens(backbone, label, "method.labels"), device=backbone.device)
+        rows_PE[row] = _embeddings(backbone)[ids].mean(dim=0)
+    return rows_PE
+
+
+def _embeddings(backbone: Backbone) -> Tensor:
+    """(V, E) as the first layer reads them: after a scale that the embedding module applies."""
+    module = backbone.model.get_input_embeddings()
+    with torch.no_grad():
+        rows: Tensor = module(torch.arange(module.weight.shape[0], device=backbone.device)).float()
+    return rows
+
+
+def _tokens(backbone: Backbone, text: str, key: str) -> list[int]:
+    assert backbone.tokenizer is not None
+    ids: list[int] = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise ConfigError(f"{key}: expected a text with tokens, got {text!r}.")
+    return ids

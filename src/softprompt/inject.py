@@ -146,7 +146,7 @@ def probe(model: PreTrainedModel) -> tuple[Site, ...]:
         raise BackboneError(
             "method 'prefix' needs attention that goes through transformers' AttentionInterface, but "
             f"model type {model.config.model_type!r} made 0 such calls in a probe forward. "
-            "Use a backbone that does (gpt2, llama, mistral, qwen, gemma, phi, opt, bart, t5, ...), or method 'finetune'."
+            "Use a backbone that does (gpt2, llama, mistral, qwen, gemma, opt, bart, t5, ...), or method 'finetune'."
         )
     return sites
 

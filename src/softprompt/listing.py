@@ -38,7 +38,7 @@ def backbones() -> list[Row]:
     return [
         {"name": "bundled", "title": "GPT-2 architecture, comes with the package, English descriptions of records"},
         {"name": "FOLDER", "title": "a local folder with config.json, model.safetensors and tokenizer files"},
-        {"name": "HUB_ID", "title": "any decoder-only or encoder-decoder model whose attention uses transformers' AttentionInterface"},
+        {"name": "HUB_ID", "title": "any text generator whose attention uses transformers' AttentionInterface"},
     ]
 
 

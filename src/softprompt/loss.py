@@ -34,7 +34,7 @@ def mean_token_nll(
     total, tokens = 0.0, 0
     with torch.no_grad(), autocast or nullcontext(), steering.attach(backbone):
         for chunk in by_length(pairs, batch_size):
-            batch = make_batch(backbone, chunk)
+            batch = make_batch(backbone, steering, chunk)
             total += float(target_nll(backbone, batch, steering.position_offset))
             tokens += len(batch.labels_N)
     return total / max(tokens, 1)

@@ -49,7 +49,8 @@ def notes(results: Sequence[ArmResult]) -> list[str]:
             lines.append(f"BLEU of {name} on parts of the test set: {', '.join(parts)}.")
     tuned = next((r for r in results if r.method == "finetune" and "bleu" in r.scores), None)
     for result in results:
-        if tuned and result.method == "prefix" and "bleu" in result.scores and tuned.scores["bleu"]["score"]:
+        steered = result.method not in ("finetune", "untuned")
+        if tuned and steered and "bleu" in result.scores and tuned.scores["bleu"]["score"]:
             share = result.scores["bleu"]["score"] / tuned.scores["bleu"]["score"]
             lines.append(
                 f"{result.method} reaches {share:.1%} of fine-tuning's BLEU with "
@@ -110,7 +111,7 @@ def _source(recipe: Recipe) -> str:
 
 
 def _usage(recipe: Recipe) -> str:
-    if recipe.method.name != "prefix":
+    if recipe.method.name == "finetune":
         return "`model/` is a transformers folder: `AutoModelForCausalLM.from_pretrained('model')`."
     return f"""```python
 from softprompt import Backbone, Prompt, decode_texts

@@ -17,7 +17,7 @@ from softprompt.errors import ConfigError, SoftpromptError, TrainingError
 from softprompt.files import write_folder_atomic, write_text_atomic
 from softprompt.fit import Fitted, fit
 from softprompt.machine import environment, peak_memory_bytes, reset_peak_memory
-from softprompt.methods import METHODS, Method, PrefixTuning, Steering, Untuned, trained_count
+from softprompt.methods import METHODS, Method, Steering, Untuned, room_taken, trained_count
 from softprompt.metrics import SuiteResult, find_suite, score_suite, with_bertscore
 from softprompt.tasks import load_task
 from softprompt.types import Example
@@ -104,7 +104,7 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
 
 def _require_room(plan: Backbone, job: Job) -> None:
     method = build_method(plan, job.recipe)
-    offset = method.position_offset if method else 0
+    offset = room_taken(plan, method) if method else 0
     sources = encode_sources(plan, [example.source for example in job.test])
     start = 1 if plan.family == "causal" else 0
     require_fit([len(row) for row in sources], plan.window, what="test sources", offset=offset + start)
@@ -208,7 +208,8 @@ def _open_folder(place: Path, recipe: Recipe, backbone: Backbone, *, root: Path,
 
 def _keep(backbone: Backbone, method: Method, recipe: Recipe, place: Path, before: str, fitted: Fitted) -> Steering:
     """Write the artefact and return what to decode with: the folded prompt, or the tuned backbone itself."""
-    if not isinstance(method, PrefixTuning):
+    prompt = method.fold()
+    if prompt is None:
         assert backbone.tokenizer is not None
         tokenizer = backbone.tokenizer
 
@@ -221,7 +222,6 @@ def _keep(backbone: Backbone, method: Method, recipe: Recipe, place: Path, befor
         return method
     if backbone.hash() != before:
         raise TrainingError("the frozen backbone's parameters changed during training; the prompt was not written.")
-    prompt = method.fold()
     extra = {"step": fitted.selected_step, "dev_loss": fitted.dev_loss, "seed": recipe.seed}
     prompt.save(place / "prompt", backbone_id=recipe.backbone.id, backbone_hash=before, extra=extra)
     return prompt

@@ -148,7 +148,7 @@ def _accumulate(
     weight = 1.0 / (target_tokens if config.loss == "token_mean" else len(chosen))
     loss, positions = 0.0, 0
     for start in range(0, len(ordered), size):
-        batch = make_batch(backbone, ordered[start : start + size])
+        batch = make_batch(backbone, method, ordered[start : start + size])
         with method.attach(backbone):
             with autocast(backbone.device, config.precision):
                 nll = target_nll(backbone, batch, method.position_offset)

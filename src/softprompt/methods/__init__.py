@@ -1,6 +1,6 @@
 """What is learned. `METHODS` maps a method's name to its builder; one file a method."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from softprompt.backbone import Backbone
 from softprompt.methods.finetune import FineTuning
 from softprompt.methods.prefix import PrefixTuning
+from softprompt.methods.prompt import PromptTuning
+from softprompt.prompt import Prompt
 
 
 class Steering(Protocol):
@@ -18,6 +20,9 @@ class Steering(Protocol):
     @property
     def position_offset(self) -> int:
         """Positions that the steering occupies in front of the text: real tokens start at this position."""
+
+    def place(self, backbone: Backbone, source: Sequence[int]) -> tuple[int, ...]:
+        """A source's token ids with the steering's virtual tokens among them, where it has any."""
 
     def attach(self, backbone: Backbone, *, shared: bool = False) -> AbstractContextManager[None]:
         """Make it act on `backbone` inside the block. `shared`: see `softprompt.inject.inject`."""
@@ -35,6 +40,9 @@ class Method(Steering, Protocol):
     def stored_count(self) -> int:
         """Numbers that the folded artefact keeps."""
 
+    def fold(self) -> Prompt | None:
+        """The artefact to keep; None where it is the backbone itself."""
+
 
 @dataclass(frozen=True)
 class Untuned:
@@ -42,12 +50,16 @@ class Untuned:
 
     position_offset: int = 0
 
+    def place(self, backbone: Backbone, source: Sequence[int]) -> tuple[int, ...]:
+        return tuple(source)
+
     def attach(self, backbone: Backbone, *, shared: bool = False) -> AbstractContextManager[None]:
         return nullcontext()
 
 
 METHODS: Mapping[str, Callable[[Backbone, Any], Method]] = {
     "prefix": PrefixTuning.build,
+    "prompt": PromptTuning.build,
     "finetune": FineTuning.build,
 }
 
@@ -57,9 +69,25 @@ def trained_count(method: Method) -> int:
     return sum(parameter.numel() for parameter in method.trainable().values())
 
 
+def room_taken(backbone: Backbone, steering: Steering) -> int:
+    """Positions of the window that the steering takes from the text."""
+    return steering.position_offset + len(steering.place(backbone, (0,))) - 1
+
+
 def state(method: Method) -> dict[str, Tensor]:
     """The trainable tensors, detached, by name."""
     return {name: parameter.detach() for name, parameter in method.trainable().items()}
 
 
-__all__ = ["METHODS", "FineTuning", "Method", "PrefixTuning", "Steering", "Untuned", "state", "trained_count"]
+__all__ = [
+    "METHODS",
+    "FineTuning",
+    "Method",
+    "PrefixTuning",
+    "PromptTuning",
+    "Steering",
+    "Untuned",
+    "room_taken",
+    "state",
+    "trained_count",
+]

@@ -1,5 +1,6 @@
 """Full fine-tuning through the same loop: every parameter of the backbone is trained."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -22,6 +23,9 @@ class FineTuning:
         """From the `method` part of a recipe (it has no fields). Unfreezes `backbone` in place."""
         return cls(backbone)
 
+    def place(self, backbone: Backbone, source: Sequence[int]) -> tuple[int, ...]:
+        return tuple(source)
+
     def attach(self, backbone: Backbone, *, shared: bool = False) -> AbstractContextManager[None]:
         return nullcontext()
 
@@ -33,3 +37,6 @@ class FineTuning:
 
     def stored_count(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def fold(self) -> None:
+        """The tuned backbone itself is what is kept."""

@@ -6,8 +6,8 @@ paper's code (not its footnote 4) has it, a bank's seed has the backbone's width
 Embedding(P, E) -> Linear(E, hidden) -> Tanh -> Linear(hidden, W). After training the MLP is folded away.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from softprompt.backbone import Backbone
 from softprompt.errors import ConfigError
+from softprompt.forms import PrefixForm
 from softprompt.init import activations, text_ids
-from softprompt.inject import KINDS, Site, inject
-from softprompt.prompt import Prompt, split
+from softprompt.inject import KINDS, Site
+from softprompt.prompt import Prompt
 
 
 class Bank(nn.Module):
@@ -76,9 +77,8 @@ class PrefixTuning(nn.Module):
         super().__init__()
         self.length = length
         """P, in virtual tokens."""
-        self.positions = positions
         kinds = [kind for kind in KINDS if any(site.kind == kind for site in sites)]
-        self.sites = tuple(site for kind in kinds for site in sites if site.kind == kind)
+        self.form = PrefixForm(tuple(site for kind in kinds for site in sites if site.kind == kind), positions)
         widths = {kind: sum(site.width for site in sites if site.kind == kind) for kind in kinds}
         self.banks = nn.ModuleDict(
             {
@@ -106,12 +106,13 @@ class PrefixTuning(nn.Module):
                 positions=_positions(backbone, config.positions),
             )
         if config.init == "text" and backbone.device.type != "meta":
-            method.start_from(activations(backbone, text_ids(backbone, config.init_text, config.length), method.sites))
+            ids = text_ids(backbone, config.init_text, config.length)
+            method.start_from(activations(backbone, ids, method.form.sites))
         return method
 
     def start_from(self, numbers_PW: Tensor) -> None:
         """Start every bank from its part of `numbers_PW`, laid out as `forward` gives it; see `Bank.start_from`."""
-        widths = [sum(site.width for site in self.sites if site.kind == kind) for kind in self.banks]
+        widths = [sum(site.width for site in self.form.sites if site.kind == kind) for kind in self.banks]
         for bank, part_PW in zip(self._banks(), torch.split(numbers_PW, widths, dim=1), strict=True):
             bank.start_from(part_PW)
 
@@ -121,17 +122,19 @@ class PrefixTuning(nn.Module):
     @property
     def position_offset(self) -> int:
         """P where real tokens start after the prefix (GPT-2 in the paper's code), 0 where the prefix has no place."""
-        return self.length if self.positions == "shifted" else 0
+        return self.form.position_offset(self.length)
+
+    def place(self, backbone: Backbone, source: Sequence[int]) -> tuple[int, ...]:
+        """The source as it is: the prefix is in no row."""
+        return self.form.place(backbone, source, self.length)
 
     def forward(self) -> Tensor:
         """All keys and values (P, W): sites in order; within a site keys then values, heads, dims."""
         dropped: Tensor = self.dropout(torch.cat([bank() for bank in self._banks()], dim=1))
         return dropped
 
-    @contextmanager
-    def attach(self, backbone: Backbone, *, shared: bool = False) -> Iterator[None]:
-        with inject(backbone.model, split(self(), self.sites), shared=shared):
-            yield
+    def attach(self, backbone: Backbone, *, shared: bool = False) -> AbstractContextManager[None]:
+        return self.form.attach(backbone, self(), shared=shared)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return dict(self.named_parameters())
@@ -141,7 +144,7 @@ class PrefixTuning(nn.Module):
 
     def stored_count(self) -> int:
         """P x W: 2 x E numbers a site and virtual token for a backbone without grouped heads."""
-        return self.length * sum(site.width for site in self.sites)
+        return self.length * self.form.width
 
     def fold(self) -> Prompt:
         """The prompt without its MLP: what the paper keeps (sec. 4.3)."""
@@ -150,7 +153,7 @@ class PrefixTuning(nn.Module):
         with torch.no_grad():
             numbers_PW = self().detach().clone()
         self.train(training)
-        return Prompt(numbers_PW, self.sites, self.positions)
+        return Prompt(numbers_PW, self.form)
 
 
 def _chosen(backbone: Backbone, kinds: Sequence[str] | None) -> tuple[Site, ...]:

@@ -1,0 +1,186 @@
+"""The two forms of a prompt's numbers: keys and values at attention sites, or virtual tokens in the input."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from softprompt.backbone import Backbone
+from softprompt.embed import virtual_tokens, vocabulary_size
+from softprompt.inject import PrefixKV, Site, inject
+
+
+class Form(Protocol):
+    """What a table of numbers means to a backbone."""
+
+    method: str
+    """The method that learns it."""
+
+    @property
+    def width(self) -> int:
+        """Numbers a virtual token."""
+
+    def position_offset(self, length: int) -> int:
+        """The position of the first real token, for P = `length`."""
+
+    def place(self, backbone: Backbone, source: Sequence[int], length: int) -> tuple[int, ...]:
+        """A source's ids with the virtual tokens among them, where there are any."""
+
+    def attach(self, backbone: Backbone, numbers: Tensor, *, shared: bool) -> AbstractContextManager[None]:
+        """Steer `backbone` by `numbers` (P, width) inside the block; `shared`: see `softprompt.inject.inject`."""
+
+    def facts(self) -> dict[str, Any]:
+        """What `softprompt.json` keeps of it."""
+
+    def peft_config(self, backbone_id: str, length: int) -> dict[str, Any] | None:
+        """PEFT's adapter_config.json, or None where PEFT has no such form."""
+
+
+@dataclass(frozen=True)
+class PrefixForm:
+    """Keys then values of every site (heads, dims): PEFT's order (layer, key | value, head, dim)."""
+
+    sites: tuple[Site, ...]
+    positions: str
+    """`shifted`: text starts at position P; `unshifted`: at 0."""
+    method: str = "prefix"
+
+    @property
+    def width(self) -> int:
+        """W."""
+        return sum(site.width for site in self.sites)
+
+    def position_offset(self, length: int) -> int:
+        """See `Form`."""
+        return length if self.positions == "shifted" else 0
+
+    def place(self, backbone: Backbone, source: Sequence[int], length: int) -> tuple[int, ...]:
+        """The source as it is."""
+        return tuple(source)
+
+    @contextmanager
+    def attach(self, backbone: Backbone, numbers: Tensor, *, shared: bool) -> Iterator[None]:
+        """See `Form`."""
+        with inject(backbone.model, split(numbers.to(backbone.device), self.sites), shared=shared):
+            yield
+
+    def facts(self) -> dict[str, Any]:
+        """See `Form`."""
+        return {"positions": self.positions, "sites": [asdict(site) for site in self.sites]}
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> "PrefixForm":
+        """Inverse of `facts`."""
+        return cls(tuple(Site(**site) for site in facts["sites"]), facts["positions"])
+
+    def peft_config(self, backbone_id: str, length: int) -> dict[str, Any] | None:
+        """Where all sites are alike and positions are shifted: decoder-only backbones."""
+        if len({(s.kind, s.kv_heads, s.key_dim, s.value_dim) for s in self.sites}) > 1 or self.positions != "shifted":
+            return None
+        site = self.sites[0]
+        return {
+            "base_model_name_or_path": backbone_id,
+            "inference_mode": True,
+            "num_attention_heads": site.kv_heads,
+            "num_layers": len(self.sites),
+            "num_transformer_submodules": 1,
+            "num_virtual_tokens": length,
+            "peft_type": "PREFIX_TUNING",
+            "prefix_projection": False,
+            "task_type": "CAUSAL_LM",
+            "token_dim": site.kv_heads * site.key_dim,
+        }
+
+
+PLACES = ("before", "after_bos", "after")
+
+
+@dataclass(frozen=True)
+class VirtualTokenForm:
+    """Rows of input embeddings (P, E), standing as tokens in the source."""
+
+    embed: int
+    """E."""
+    place_name: str = "before"
+    """`before` the text; `after_bos`: behind its begin token; `after`: before its last token, the end of text."""
+    family: str = "causal"
+    method: str = "prompt"
+
+    @property
+    def width(self) -> int:
+        """E."""
+        return self.embed
+
+    def position_offset(self, length: int) -> int:
+        """0: virtual tokens have positions of their own."""
+        return 0
+
+    def place(self, backbone: Backbone, source: Sequence[int], length: int) -> tuple[int, ...]:
+        """Ids V to V + P - 1 among the source's."""
+        first = vocabulary_size(backbone.model)
+        begins = bool(source) and backbone.tokenizer is not None and source[0] == backbone.tokenizer.bos_token_id
+        at = {"before": 0, "after_bos": int(begins and len(source) > 1), "after": max(len(source) - 1, 0)}
+        cut = at[self.place_name]
+        return (*source[:cut], *range(first, first + length), *source[cut:])
+
+    @contextmanager
+    def attach(self, backbone: Backbone, numbers: Tensor, *, shared: bool) -> Iterator[None]:
+        """See `Form`."""
+        with virtual_tokens(backbone.model, numbers.to(backbone.device)):
+            yield
+
+    def facts(self) -> dict[str, Any]:
+        """See `Form`."""
+        return {"place": self.place_name, "embed": self.embed, "family": self.family}
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> "VirtualTokenForm":
+        """Inverse of `facts`."""
+        return cls(int(facts["embed"]), facts["place"], facts["family"])
+
+    def peft_config(self, backbone_id: str, length: int) -> dict[str, Any] | None:
+        """Where the virtual tokens come first, as PEFT has them."""
+        if self.place_name != "before":
+            return None
+        return {
+            "base_model_name_or_path": backbone_id,
+            "inference_mode": True,
+            "num_attention_heads": 1,
+            "num_layers": 1,
+            "num_transformer_submodules": 1,
+            "num_virtual_tokens": length,
+            "peft_type": "PROMPT_TUNING",
+            "prompt_tuning_init": "RANDOM",
+            "task_type": "CAUSAL_LM" if self.family == "causal" else "SEQ_2_SEQ_LM",
+            "token_dim": self.embed,
+        }
+
+
+FORMS: Mapping[str, type[PrefixForm] | type[VirtualTokenForm]] = {
+    "prefix": PrefixForm,
+    "prompt": VirtualTokenForm,
+}
+
+
+def split(numbers_PW: Tensor, sites: Sequence[Site]) -> dict[str, PrefixKV]:
+    """Cut (P, W) into each site's keys and values (H, P, D)."""
+    parts = torch.split(numbers_PW, [site.width for site in sites], dim=1)
+    return {site.name: _site_kv(part, site) for site, part in zip(sites, parts, strict=True)}
+
+
+def join(keys_and_values: Mapping[str, PrefixKV], sites: Sequence[Site]) -> Tensor:
+    """Inverse of `split`: (P, W)."""
+    parts = ((keys_and_values[site.name].key, keys_and_values[site.name].value) for site in sites)
+    return torch.cat([half_HPD.transpose(0, 1).flatten(1) for pair in parts for half_HPD in pair], dim=1)
+
+
+def _site_kv(part_PW: Tensor, site: Site) -> PrefixKV:
+    widths = [site.kv_heads * site.key_dim, site.kv_heads * site.value_dim]
+    keys, values = torch.split(part_PW, widths, dim=1)
+    return PrefixKV(
+        keys.reshape(-1, site.kv_heads, site.key_dim).transpose(0, 1),
+        values.reshape(-1, site.kv_heads, site.value_dim).transpose(0, 1),
+    )

@@ -1,0 +1,95 @@
+"""Prompt tuning: learned input embeddings that stand before the text (Lester et al. 2021, arXiv:2104.08691).
+
+Letters: P prompt length, E embedding width. Reparametrised or not: `none`, `mlp` (P = MLP(seed)), or `residual`
+(Razdaibiedina et al. 2023: P + MLP(P), a bottleneck with layer norm); folded to P x E numbers after training.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from softprompt.backbone import Backbone
+from softprompt.forms import VirtualTokenForm
+from softprompt.init import label_embeddings, text_embeddings, vocabulary_sample
+from softprompt.prompt import Prompt
+
+
+class PromptTuning(nn.Module):
+    """The trainable rows (P, E), through `reparam` where there is one."""
+
+    def __init__(self, form: VirtualTokenForm, *, length: int, reparam: str = "none", bottleneck: int = 128) -> None:
+        super().__init__()
+        self.form, self.length = form, length
+        self.residual = reparam == "residual"
+        self.prompt = nn.Parameter(torch.empty(length, form.embed).uniform_(-0.5, 0.5))
+        layers = [nn.Linear(form.embed, bottleneck), nn.ReLU(), nn.Linear(bottleneck, form.embed)]
+        norm = [nn.LayerNorm(form.embed)] if self.residual else []
+        self.mlp: nn.Sequential | None = None if reparam == "none" else nn.Sequential(*layers, *norm)
+
+    @classmethod
+    def build(cls, backbone: Backbone, config: Any) -> "PromptTuning":
+        """From the `method` part of a recipe, on the backbone's device, in float32.
+
+        Raises:
+            ConfigError: an initial text or a label has no tokens.
+        """
+        form = VirtualTokenForm(backbone.hidden_width(), config.place, backbone.family)
+        with torch.device(backbone.device):
+            method = cls(form, length=config.length, reparam=config.reparam, bottleneck=config.bottleneck)
+        if backbone.device.type != "meta":
+            with torch.no_grad():
+                method.prompt.copy_(_start(backbone, config))
+        return method
+
+    @property
+    def position_offset(self) -> int:
+        """0: the rows have positions of their own."""
+        return 0
+
+    def place(self, backbone: Backbone, source: Sequence[int]) -> tuple[int, ...]:
+        """The source's ids with P virtual ones among them."""
+        return self.form.place(backbone, source, self.length)
+
+    def forward(self) -> Tensor:
+        """The rows (P, E) as the backbone reads them."""
+        if self.mlp is None:
+            return self.prompt
+        made: Tensor = self.mlp(self.prompt)
+        return self.prompt + made if self.residual else made
+
+    def attach(self, backbone: Backbone, *, shared: bool = False) -> AbstractContextManager[None]:
+        return self.form.attach(backbone, self(), shared=shared)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return dict(self.named_parameters())
+
+    def set_mode(self, training: bool) -> None:
+        self.train(training)
+
+    def stored_count(self) -> int:
+        """P x E."""
+        return self.length * self.form.embed
+
+    def fold(self) -> Prompt:
+        """The rows without what made them."""
+        with torch.no_grad():
+            return Prompt(self().detach().clone(), self.form)
+
+
+def _start(backbone: Backbone, config: Any) -> Tensor:
+    """(P, E) to start from, by the recipe's `init`."""
+    shape = (config.length, backbone.hidden_width())
+    if config.init == "vocabulary":
+        return vocabulary_sample(backbone, config.length, config.init_top)
+    if config.init == "text":
+        return text_embeddings(backbone, config.init_text, config.length)
+    if config.init == "labels":
+        return label_embeddings(backbone, config.labels, config.length, config.init_top)
+    scale: float = config.init_scale
+    empty = torch.empty(shape, device=backbone.device)
+    if config.init == "normal":
+        return empty.normal_(0.0, scale)
+    return empty.uniform_(0.0 if config.init == "uniform_positive" else -scale, scale)
