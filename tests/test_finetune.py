@@ -3,7 +3,10 @@
 import factories
 import pytest
 
+from softprompt.backbone import Backbone
+from softprompt.batch import make_batch
 from softprompt.config import FinetuneConfig
+from softprompt.errors import ConfigError
 from softprompt.loss import target_nll
 from softprompt.methods import METHODS, trained_count
 
@@ -32,3 +35,27 @@ def test_mode_switches_the_backbones_dropout() -> None:
     method.set_mode(False)
     assert factories.logits(bone, rows).equal(factories.logits(bone, rows))
     assert method.position_offset == 0
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma3", "opt", "bart", "t5"])
+def test_top_blocks_alone_are_trained(name: str) -> None:
+    bone = factories.backbone(name)
+    blocks = bone.blocks()
+    method = METHODS["finetune"](bone, FinetuneConfig(top=1))
+    mine = {id(parameter) for parameter in blocks[-1].parameters()}
+    assert {id(parameter) for parameter in method.trainable().values()} == mine
+    assert trained_count(method) == method.stored_count() == sum(p.numel() for p in blocks[-1].parameters())
+    method.set_mode(False)
+    target_nll(bone, make_batch(bone, method, factories.pairs(3)), 0).backward()
+    for parameter in bone.model.parameters():
+        assert (parameter.grad is not None and bool(parameter.grad.abs().max() > 0)) == (id(parameter) in mine)
+
+
+def test_top_2_of_gpt2_medium_counts_two_blocks() -> None:
+    method = METHODS["finetune"](Backbone.plan("gpt2-medium"), FinetuneConfig(top=2))
+    assert trained_count(method) == 2 * (12 * 1024**2 + 13 * 1024)
+
+
+def test_more_blocks_than_there_are_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"method.top: expected at most 2, .* got 3"):
+        METHODS["finetune"](factories.backbone("gpt2"), FinetuneConfig(top=3))

@@ -145,6 +145,19 @@ class Backbone:
         """The attention sites, found by a probe forward. Raises `BackboneError` where there are none."""
         return probe(self.model)
 
+    def blocks(self) -> list[nn.Module]:
+        """The blocks from bottom to top, the decoder's where there is an encoder too: what the layers of a paper are.
+
+        Found as the members of the outermost module lists that hold attention sites.
+        """
+        wanted = {site.name for site in self.sites() if site.kind == "decoder"}
+        for name, module in self.model.named_modules():  # outer modules come before what is in them
+            if isinstance(module, nn.ModuleList):
+                inside = {site for site in wanted if site.startswith(f"{name}.")}
+                if inside == wanted:
+                    return list(module)
+        raise BackboneError(f"backbone {self.id!r}: found no list of blocks that holds its attention.")
+
     def parameter_count(self) -> int:
         """Number of parameters, tied ones counted once."""
         return sum(parameter.numel() for parameter in self.model.parameters())

@@ -107,9 +107,10 @@ class PromptConfig(Section):
 
 
 class FinetuneConfig(Section):
-    """Full fine-tuning: all parameters of the backbone are trained."""
+    """Fine-tuning: all parameters of the backbone are trained, or those of its top blocks."""
 
     name: Literal["finetune"] = Field(default="finetune", description="method")
+    top: int | None = Field(default=None, ge=1, description="train this many of the highest blocks; null: everything")
 
 
 class UntunedConfig(Section):
