@@ -164,12 +164,11 @@ class Backbone:
 
     def hash(self) -> str:
         """SHA-256 over names, dtypes, shapes and bytes of all parameters."""
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.model.named_parameters()):
-            digest.update(f"{name}:{parameter.dtype}:{tuple(parameter.shape)}".encode())
-            raw = parameter.detach().reshape(-1).contiguous().cpu().view(torch.uint8)
-            digest.update(raw.numpy().data)
-        return digest.hexdigest()
+        return _digest(dict(self.model.named_parameters()))
+
+    def frozen_hash(self) -> str:
+        """The same over those that are not trained at the moment."""
+        return _digest({name: p for name, p in self.model.named_parameters() if not p.requires_grad})
 
     def hidden_width(self) -> int:
         """E, the width of the input embeddings."""
@@ -182,6 +181,15 @@ class Backbone:
         for module in self.model.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 module._gradient_checkpointing_func = _recompute
+
+
+def _digest(parameters: dict[str, nn.Parameter]) -> str:
+    digest = hashlib.sha256()
+    for name, parameter in sorted(parameters.items()):
+        digest.update(f"{name}:{parameter.dtype}:{tuple(parameter.shape)}".encode())
+        raw = parameter.detach().reshape(-1).contiguous().cpu().view(torch.uint8)
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()
 
 
 def _recompute(forward: "partial[Any]", *args: Any) -> Any:

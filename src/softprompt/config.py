@@ -113,17 +113,30 @@ class FinetuneConfig(Section):
     top: int | None = Field(default=None, ge=1, description="train this many of the highest blocks; null: everything")
 
 
+class LoraConfig(Section):
+    """LoRA: low-rank changes of weight matrices, by PEFT (Hu et al. 2021)."""
+
+    name: Literal["lora"] = Field(default="lora", description="method")
+    rank: int = Field(default=8, ge=1, description="rank of the change")
+    alpha: float = Field(default=16.0, gt=0, description="scale; the change is multiplied by alpha / rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="probability of dropout before the change")
+    targets: list[str] | None = Field(
+        default=None, min_length=1, description="names of the matrices; null: PEFT's choice for the architecture"
+    )
+
+
 class UntunedConfig(Section):
     """The backbone as it is: nothing is trained."""
 
     name: Literal["untuned"] = Field(default="untuned", description="method")
 
 
-MethodConfig = PrefixConfig | PromptConfig | FinetuneConfig | UntunedConfig
+MethodConfig = PrefixConfig | PromptConfig | FinetuneConfig | LoraConfig | UntunedConfig
 METHOD_CONFIGS: dict[str, type[MethodConfig]] = {
     "prefix": PrefixConfig,
     "prompt": PromptConfig,
     "finetune": FinetuneConfig,
+    "lora": LoraConfig,
     "untuned": UntunedConfig,
 }
 

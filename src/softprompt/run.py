@@ -1,5 +1,6 @@
 """A recipe carried out: train, decode, score and report every arm, into one run folder that can be resumed."""
 
+import copy
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from softprompt.errors import ConfigError, SoftpromptError, TrainingError
 from softprompt.files import write_folder_atomic, write_text_atomic
 from softprompt.fit import Fitted, fit
 from softprompt.machine import environment, peak_memory_bytes, reset_peak_memory
-from softprompt.methods import METHODS, Method, Steering, Untuned, room_taken, trained_count
+from softprompt.methods import METHODS, Lora, Method, Steering, Untuned, room_taken, trained_count
 from softprompt.metrics import SuiteResult, find_suite, score_suite, with_bertscore
 from softprompt.tasks import load_task
 from softprompt.types import Example
@@ -103,7 +104,7 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
 
 
 def _require_room(plan: Backbone, job: Job) -> None:
-    method = build_method(plan, job.recipe)
+    method = build_method(replace(plan, model=copy.deepcopy(plan.model)), job.recipe)  # some methods change the model
     offset = room_taken(plan, method) if method else 0
     sources = encode_sources(plan, [example.source for example in job.test])
     start = 1 if plan.family == "causal" else 0
@@ -161,11 +162,12 @@ def _run_arm(arm: str, job: Job, place: Path, *, root: Path, whole: Recipe, quie
         dtype=recipe.backbone.dtype,
         attention=recipe.backbone.attention,
     )
+    whole_hash, total = backbone.hash(), backbone.parameter_count()
     method = build_method(backbone, recipe)
     steering: Steering = method or Untuned()
     _open_folder(place, recipe, backbone, root=root, whole=whole)
     try:
-        before = backbone.hash()
+        frozen = backbone.frozen_hash()
         training: dict[str, Any] | None = None
         if method is not None:
             reset_peak_memory(backbone.device)
@@ -173,9 +175,11 @@ def _run_arm(arm: str, job: Job, place: Path, *, root: Path, whole: Recipe, quie
                 backbone, method, job.train, job.dev, recipe.train, place, seed=recipe.seed, label=arm, quiet=quiet
             )
             training = asdict(fitted) | {"peak_memory_bytes": peak_memory_bytes(backbone.device)}
-            steering = _keep(backbone, method, recipe, place, before, fitted)
+            if backbone.frozen_hash() != frozen:
+                raise TrainingError("frozen parameters of the backbone changed during training; nothing was kept.")
+            steering = _keep(backbone, method, recipe, place, whole_hash, fitted)
         rows, decoding = _decode(backbone, steering, recipe, job.test, arm, quiet)
-        result = _score(arm, recipe, job.test, rows, training, decoding, backbone, method)
+        result = _score(arm, recipe, job.test, rows, training, decoding, total, method)
         _write_predictions(place, job.test, rows)
         write_text_atomic(place / SCORES, json.dumps(asdict(result), indent=2) + "\n")
         write_text_atomic(place / STATUS, json.dumps({"status": "done" if place != root else "running"}) + "\n")
@@ -207,7 +211,10 @@ def _open_folder(place: Path, recipe: Recipe, backbone: Backbone, *, root: Path,
 
 
 def _keep(backbone: Backbone, method: Method, recipe: Recipe, place: Path, before: str, fitted: Fitted) -> Steering:
-    """Write the artefact and return what to decode with: the folded prompt, or the tuned backbone itself."""
+    """Write the artefact and return what to decode with: the folded prompt, or the changed backbone itself."""
+    if isinstance(method, Lora):
+        method.save(place / "adapter", backbone_id=recipe.backbone.id)
+        return method
     prompt = method.fold()
     if prompt is None:
         assert backbone.tokenizer is not None
@@ -220,8 +227,6 @@ def _keep(backbone: Backbone, method: Method, recipe: Recipe, place: Path, befor
         with quiet_transformers():
             write_folder_atomic(place / "model", fill)
         return method
-    if backbone.hash() != before:
-        raise TrainingError("the frozen backbone's parameters changed during training; the prompt was not written.")
     extra = {"step": fitted.selected_step, "dev_loss": fitted.dev_loss, "seed": recipe.seed}
     prompt.save(place / "prompt", backbone_id=recipe.backbone.id, backbone_hash=before, extra=extra)
     return prompt
@@ -258,14 +263,13 @@ def _score(
     rows: Sequence[Decoded],
     training: dict[str, Any] | None,
     decoding: dict[str, Any],
-    backbone: Backbone,
+    total: int,
     method: Method | None,
 ) -> ArmResult:
     suite = suite_of(recipe)
     texts = [row.text for row in rows]
     bertscore = recipe.score.bertscore
     scored = score_suite(suite, texts, [example.targets for example in test], bertscore) if test else None
-    total = backbone.parameter_count()
     trained = trained_count(method) if method else 0
     stored = method.stored_count() if method else 0
     return ArmResult(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from softprompt.backbone import Backbone
 from softprompt.methods.finetune import FineTuning
+from softprompt.methods.lora import Lora
 from softprompt.methods.prefix import PrefixTuning
 from softprompt.methods.prompt import PromptTuning
 from softprompt.prompt import Prompt
@@ -61,6 +62,7 @@ METHODS: Mapping[str, Callable[[Backbone, Any], Method]] = {
     "prefix": PrefixTuning.build,
     "prompt": PromptTuning.build,
     "finetune": FineTuning.build,
+    "lora": Lora.build,
 }
 
 
@@ -82,6 +84,7 @@ def state(method: Method) -> dict[str, Tensor]:
 __all__ = [
     "METHODS",
     "FineTuning",
+    "Lora",
     "Method",
     "PrefixTuning",
     "PromptTuning",

@@ -1,0 +1,115 @@
+"""LoRA as a modern baseline (Hu et al. 2021, arXiv:2106.09685), by the package PEFT under this package's loop.
+
+PEFT puts the low-rank matrices into the backbone in place; its own format is what is kept, so PEFT and everything that
+reads PEFT's folders can use it.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from softprompt.backbone import Backbone
+from softprompt.errors import CheckpointError, ConfigError
+from softprompt.files import load_tensors, save_tensors, verify_manifest, write_folder_atomic
+
+_TENSORS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+class Lora:
+    """The low-rank matrices inside `backbone`; everything else stays frozen."""
+
+    position_offset = 0
+
+    def __init__(self, backbone: Backbone, peft_config: Any) -> None:
+        from peft import inject_adapter_in_model
+
+        try:
+            inject_adapter_in_model(peft_config, backbone.model)
+        except ValueError as error:
+            raise ConfigError(f"method.targets: PEFT cannot put LoRA into backbone {backbone.id!r}: {error}") from error
+        self.model, self.peft_config = backbone.model, peft_config
+        self.set_mode(False)
+
+    @classmethod
+    def build(cls, backbone: Backbone, config: Any) -> "Lora":
+        """From the `method` part of a recipe. Changes `backbone` in place.
+
+        Raises:
+            ConfigError: PEFT is not installed, or knows no such targets in this backbone.
+        """
+        try:
+            from peft import LoraConfig
+        except ImportError as error:
+            raise ConfigError("method lora needs the package peft: pip install softprompt[peft]") from error
+        return cls(
+            backbone,
+            LoraConfig(
+                r=config.rank,
+                lora_alpha=config.alpha,
+                lora_dropout=config.dropout,
+                target_modules=config.targets,
+                task_type="CAUSAL_LM" if backbone.family == "causal" else "SEQ_2_SEQ_LM",
+            ),
+        )
+
+    def place(self, backbone: Backbone, source: Sequence[int]) -> tuple[int, ...]:
+        return tuple(source)
+
+    def attach(self, backbone: Backbone, *, shared: bool = False) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def set_mode(self, training: bool) -> None:
+        """LoRA's own dropout; the backbone's is not the method's to switch."""
+        for name, module in self.model.named_modules():
+            if "lora_dropout" in name:
+                module.train(training)
+
+    def stored_count(self) -> int:
+        """What is trained is what is kept."""
+        return sum(parameter.numel() for parameter in self.trainable().values())
+
+    def fold(self) -> None:
+        """Kept in PEFT's format by `save`."""
+
+    def save(self, folder: Path, *, backbone_id: str) -> None:
+        """PEFT's two files and a manifest."""
+        from peft import get_peft_model_state_dict
+
+        tensors = {f"base_model.model.{name}": tensor for name, tensor in get_peft_model_state_dict(self.model).items()}
+        self.peft_config.base_model_name_or_path = backbone_id
+
+        def fill(into: Path) -> None:
+            save_tensors(tensors, into / _TENSORS)
+            self.peft_config.save_pretrained(into)
+
+        write_folder_atomic(folder, fill)
+
+    @classmethod
+    def load(cls, backbone: Backbone, folder: str | Path) -> "Lora":
+        """Put the matrices of a folder written by `save` into `backbone`, in place.
+
+        Raises:
+            CheckpointError: missing, damaged, or made for another backbone.
+        """
+        from peft import LoraConfig, set_peft_model_state_dict
+
+        folder = Path(folder)
+        verify_manifest(folder)
+        made = cls(backbone, LoraConfig.from_pretrained(str(folder)))
+        tensors = {name.removeprefix("base_model.model."): t for name, t in load_tensors(folder / _TENSORS).items()}
+        expected = {name: tuple(parameter.shape) for name, parameter in made.trainable().items()}
+        if {name.replace(".weight", ".default.weight"): tuple(t.shape) for name, t in tensors.items()} != expected:
+            raise CheckpointError(
+                f"LoRA {folder}: its tensors do not fit backbone {backbone.id!r}. Load the one it is for."
+            )
+        set_peft_model_state_dict(backbone.model, tensors)
+        for parameter in made.trainable().values():
+            parameter.data = parameter.data.to(torch.float32)
+        return made
