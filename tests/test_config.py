@@ -207,7 +207,10 @@ def test_unknown_keys_in_a_file_are_all_listed_with_their_lines(tmp_path: Path) 
         ("train.epochs=0", ["train.epochs"]),
         ("method.length=0", ["method.length: expected a whole number, >= 1; got 0", "virtual tokens"]),
         ("method.length=2.5", ["expected a whole number"]),
-        ("method=prefx", ["method.name: expected one of prefix, prompt, finetune, lora, untuned", "nearest: 'prefix'"]),
+        (
+            "method=prefx",
+            ["method.name: expected one of prefix, prompt, finetune, adapter, lora, untuned", "nearest: 'prefix'"],
+        ),
         ("method.name=3", ["method.name: expected one of"]),
         ("train=3", ["train: expected a section", "got 3"]),
         ("backbone=3", ["backbone: expected a section"]),

@@ -145,12 +145,12 @@ class Backbone:
         """The attention sites, found by a probe forward. Raises `BackboneError` where there are none."""
         return probe(self.model)
 
-    def blocks(self) -> list[nn.Module]:
-        """The blocks from bottom to top, the decoder's where there is an encoder too: what the layers of a paper are.
+    def blocks(self, kind: str = "decoder") -> list[nn.Module]:
+        """The blocks of the decoder (or `encoder`) from bottom to top: what the layers of a paper are.
 
         Found as the members of the outermost module lists that hold attention sites.
         """
-        wanted = {site.name for site in self.sites() if site.kind == "decoder"}
+        wanted = {site.name for site in self.sites() if site.kind == kind}
         for name, module in self.model.named_modules():  # outer modules come before what is in them
             if isinstance(module, nn.ModuleList):
                 inside = {site for site in wanted if site.startswith(f"{name}.")}

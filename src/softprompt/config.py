@@ -125,17 +125,35 @@ class LoraConfig(Section):
     )
 
 
+class AdapterConfig(Section):
+    """Adapters: bottlenecks between frozen layers (Lin et al. 2020; Houlsby et al. 2019)."""
+
+    name: Literal["adapter"] = Field(default="adapter", description="method")
+    design: Literal["lin", "houlsby"] = Field(
+        default="lin", description="one behind each block, or two: behind attention and feed-forward"
+    )
+    bottleneck: int | None = Field(default=None, ge=1, description="width in units; null: by `share`")
+    share: float | None = Field(default=None, gt=0, lt=1, description="trained share of the backbone's parameters")
+
+    @model_validator(mode="after")
+    def _one_size(self) -> "AdapterConfig":
+        if (self.bottleneck is None) == (self.share is None):
+            raise ValueError("expected a size: bottleneck or share, one of them")
+        return self
+
+
 class UntunedConfig(Section):
     """The backbone as it is: nothing is trained."""
 
     name: Literal["untuned"] = Field(default="untuned", description="method")
 
 
-MethodConfig = PrefixConfig | PromptConfig | FinetuneConfig | LoraConfig | UntunedConfig
+MethodConfig = PrefixConfig | PromptConfig | FinetuneConfig | AdapterConfig | LoraConfig | UntunedConfig
 METHOD_CONFIGS: dict[str, type[MethodConfig]] = {
     "prefix": PrefixConfig,
     "prompt": PromptConfig,
     "finetune": FinetuneConfig,
+    "adapter": AdapterConfig,
     "lora": LoraConfig,
     "untuned": UntunedConfig,
 }

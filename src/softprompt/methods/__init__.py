@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from softprompt.backbone import Backbone
+from softprompt.methods.adapter import Adapter
 from softprompt.methods.finetune import FineTuning
 from softprompt.methods.lora import Lora
 from softprompt.methods.prefix import PrefixTuning
@@ -62,6 +63,7 @@ METHODS: Mapping[str, Callable[[Backbone, Any], Method]] = {
     "prefix": PrefixTuning.build,
     "prompt": PromptTuning.build,
     "finetune": FineTuning.build,
+    "adapter": Adapter.build,
     "lora": Lora.build,
 }
 
@@ -83,6 +85,7 @@ def state(method: Method) -> dict[str, Tensor]:
 
 __all__ = [
     "METHODS",
+    "Adapter",
     "FineTuning",
     "Lora",
     "Method",
