@@ -18,8 +18,9 @@ from peft import PrefixTuningConfig, get_peft_model
 
 from softprompt.backbone import Backbone
 from softprompt.batch import collate_sources, encode_sources
-from softprompt.config import DecodeConfig, PrefixConfig
+from softprompt.config import DecodeConfig
 from softprompt.decode import decode_texts, generation_options
+from softprompt.method_config import PrefixConfig
 from softprompt.methods import PrefixTuning, Steering, Untuned
 
 ROWS, BEAMS = 8, 5

@@ -31,7 +31,8 @@ from torch import Tensor
 
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded, encode_pairs
-from softprompt.config import PrefixConfig, TrainConfig
+from softprompt.config import TrainConfig
+from softprompt.method_config import PrefixConfig
 from softprompt.methods import FineTuning, Method, PrefixTuning
 from softprompt.train import autocast, make_optimizer, training_steps
 

@@ -10,10 +10,11 @@ from jobs import tiny_job
 
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded, make_batch
-from softprompt.config import AdapterConfig, TrainConfig, load_recipe
+from softprompt.config import TrainConfig, load_recipe
 from softprompt.decode import decode_texts
 from softprompt.errors import CheckpointError, ConfigError
 from softprompt.loss import target_nll
+from softprompt.method_config import AdapterConfig
 from softprompt.methods import METHODS, Adapter, trained_count
 from softprompt.run import run_recipe
 from softprompt.train import prepare_mode

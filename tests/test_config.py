@@ -10,20 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softprompt.config import (
-    METHOD_CONFIGS,
     DataConfig,
     DecodeConfig,
-    FinetuneConfig,
-    PrefixConfig,
     Recipe,
     TrainConfig,
-    UntunedConfig,
     dump_yaml,
     field_names,
     load_recipe,
     to_dict,
 )
 from softprompt.errors import ConfigError, SoftpromptError
+from softprompt.method_config import METHOD_CONFIGS, FinetuneConfig, PrefixConfig, UntunedConfig
 from softprompt.recipes import list_recipes, overlay, parse_overrides, parse_yaml
 
 RECIPE = """# A title
@@ -209,7 +206,10 @@ def test_unknown_keys_in_a_file_are_all_listed_with_their_lines(tmp_path: Path) 
         ("method.length=2.5", ["expected a whole number"]),
         (
             "method=prefx",
-            ["method.name: expected one of prefix, prompt, finetune, adapter, lora, untuned", "nearest: 'prefix'"],
+            [
+                "method.name: expected one of prefix, prompt, dept, finetune, adapter, lora, untuned",
+                "nearest: 'prefix'",
+            ],
         ),
         ("method.name=3", ["method.name: expected one of"]),
         ("train=3", ["train: expected a section", "got 3"]),

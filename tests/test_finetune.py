@@ -5,9 +5,9 @@ import pytest
 
 from softprompt.backbone import Backbone
 from softprompt.batch import make_batch
-from softprompt.config import FinetuneConfig
 from softprompt.errors import ConfigError
 from softprompt.loss import target_nll
+from softprompt.method_config import FinetuneConfig
 from softprompt.methods import METHODS, trained_count
 
 

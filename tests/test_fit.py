@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from softprompt import checkpoint, inject
 from softprompt import fit as fit_module
 from softprompt.backbone import Backbone
-from softprompt.config import FinetuneConfig, TrainConfig, load_recipe
+from softprompt.config import TrainConfig, load_recipe
 from softprompt.errors import CheckpointError, Interrupted, TrainingError
 from softprompt.fit import METRICS, Fitted, fit
 from softprompt.loss import mean_token_nll
+from softprompt.method_config import FinetuneConfig
 from softprompt.methods import METHODS, Method, state
 from softprompt.run import run_recipe
 from softprompt.train import training_steps

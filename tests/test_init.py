@@ -8,9 +8,10 @@ import torch
 from factories import ARCHITECTURES
 
 from softprompt.backbone import Backbone
-from softprompt.config import PrefixConfig, load_recipe
+from softprompt.config import load_recipe
 from softprompt.errors import ConfigError
 from softprompt.init import activations, text_ids
+from softprompt.method_config import PrefixConfig
 from softprompt.methods import METHODS, PrefixTuning
 
 TEXT = "the red old inn sells hot tea"

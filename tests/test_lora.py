@@ -10,10 +10,11 @@ from jobs import tiny_job
 
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded, make_batch
-from softprompt.config import LoraConfig, load_recipe
+from softprompt.config import load_recipe
 from softprompt.decode import decode_texts
 from softprompt.errors import CheckpointError, ConfigError
 from softprompt.loss import target_nll
+from softprompt.method_config import LoraConfig
 from softprompt.methods import METHODS, Lora, trained_count
 from softprompt.run import run_recipe
 
@@ -74,7 +75,7 @@ def test_padded_equals_unpadded_and_no_start_changes_nothing(name: str) -> None:
 def test_saved_and_loaded_equals_before_here_and_in_peft(name: str, tmp_path: Path) -> None:
     bone, pairs = factories.backbone(name), factories.pairs(3)
     method = moved(bone)
-    method.save(tmp_path / "adapter", backbone_id=name)
+    method.save(tmp_path / "adapter", backbone_id=name, backbone_hash="")
     fresh = factories.backbone(name)
     assert nll(fresh, Lora.load(fresh, tmp_path / "adapter"), pairs) == nll(bone, method, pairs)
     theirs = peft.PeftModel.from_pretrained(factories.model(name), str(tmp_path / "adapter")).eval()
@@ -87,7 +88,7 @@ def test_saved_and_loaded_equals_before_here_and_in_peft(name: str, tmp_path: Pa
 
 
 def test_a_folder_of_another_backbone_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
-    moved(factories.backbone("gpt2")).save(tmp_path / "adapter", backbone_id="gpt2")
+    moved(factories.backbone("gpt2")).save(tmp_path / "adapter", backbone_id="gpt2", backbone_hash="")
     with pytest.raises(CheckpointError, match="do not fit backbone"):
         Lora.load(factories.backbone("gpt2", n_layer=3), tmp_path / "adapter")
     path = tmp_path / "adapter" / "adapter_model.safetensors"

@@ -6,7 +6,7 @@ import torch
 from factories import ARCHITECTURES
 
 from softprompt.backbone import Backbone
-from softprompt.config import PrefixConfig
+from softprompt.method_config import PrefixConfig
 from softprompt.methods import METHODS, PrefixTuning, state, trained_count
 
 WIDTHS = {"gpt2": 2 * 2 * 32, "gpt_bigcode": 2 * 2 * 8, "llama": 2 * 2 * 2 * 8, "qwen3": 2 * 2 * 2 * 16}

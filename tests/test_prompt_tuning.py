@@ -12,11 +12,12 @@ from jobs import tiny_job
 
 from softprompt.backbone import Backbone
 from softprompt.batch import Batch, Encoded, collate, collate_seq2seq, make_batch, make_source_batch
-from softprompt.config import DecodeConfig, PromptConfig, load_recipe
+from softprompt.config import DecodeConfig, load_recipe
 from softprompt.decode import decode_texts
 from softprompt.embed import virtual_tokens, vocabulary_size
 from softprompt.errors import ConfigError
 from softprompt.loss import target_nll
+from softprompt.method_config import PromptConfig
 from softprompt.methods import METHODS, PromptTuning, trained_count
 from softprompt.prompt import Prompt
 from softprompt.run import run_recipe

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded, collate_seq2seq, make_batch, make_source_batch
-from softprompt.config import DecodeConfig, PrefixConfig, TrainConfig, load_recipe
+from softprompt.config import DecodeConfig, TrainConfig, load_recipe
 from softprompt.decode import decode_texts
 from softprompt.errors import ConfigError
 from softprompt.inject import inject
 from softprompt.loss import target_nll
+from softprompt.method_config import PrefixConfig
 from softprompt.methods import METHODS, Untuned
 from softprompt.prompt import Prompt
 from softprompt.run import run_recipe

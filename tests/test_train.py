@@ -12,9 +12,10 @@ from torch import Tensor, nn
 import softprompt.inject
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded, Plan
-from softprompt.config import FinetuneConfig, TrainConfig
+from softprompt.config import TrainConfig
 from softprompt.errors import TrainingError
 from softprompt.loss import target_nll
+from softprompt.method_config import FinetuneConfig
 from softprompt.methods import METHODS, Method, state, trained_count
 from softprompt.train import (
     autocast,

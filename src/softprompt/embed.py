@@ -4,7 +4,7 @@ Virtual tokens stand among the ids of a text, so padding, positions, generation,
 tokens they are. Hooks on the input embedding do the look-up while the block lasts; nothing is stored on a module.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,28 +18,43 @@ def vocabulary_size(model: PreTrainedModel) -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
+def with_indices(model: PreTrainedModel, words: Sequence[int], num_virtual: int, limit: int) -> tuple[int, ...]:
+    """Ids that say which word of its text each is, for the first `limit` of them: V + P + index * V + word."""
+    size = vocabulary_size(model)
+    first = size + num_virtual
+    return tuple(first + index * size + word if index < limit else word for index, word in enumerate(words))
+
+
 @contextmanager
-def virtual_tokens(model: PreTrainedModel, table_PE: Tensor) -> Iterator[None]:
+def virtual_tokens(model: PreTrainedModel, table_PE: Tensor, change_SE: Tensor | None = None) -> Iterator[None]:
     """Inside the block ids V, V + 1, ... are the rows of `table_PE`; ids below V are words as ever.
 
     The rows stand where the embedding's output stands: after a scale that an embedding module applies (BART, Gemma 3),
-    before one that the model applies to all inputs.
+    before one that the model applies to all inputs. With `change_SE`, ids from V + P on are words that say their index
+    in the text (see `with_indices`); row `index` of it is added to their embedding.
     """
-    first = vocabulary_size(model)
     weight = model.get_input_embeddings().weight
+    size, count = vocabulary_size(model), len(table_PE)
     seen: list[Tensor] = []  # the ids of the look-up in progress, as they were
 
     def to_words(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        seen.append(args[0])
-        return (args[0].masked_fill(args[0] >= first, 0), *args[1:])
+        ids_BT = args[0]
+        seen.append(ids_BT)
+        words_BT = torch.where(ids_BT >= size + count, (ids_BT - size - count) % size, ids_BT)
+        return (words_BT.masked_fill((ids_BT >= size) & (ids_BT < size + count), 0), *args[1:])
 
-    def to_rows(_: nn.Module, args: tuple[Any, ...], words_BTE: Tensor) -> Tensor | None:
+    def to_rows(_: nn.Module, args: tuple[Any, ...], words_BTE: Tensor) -> Tensor:
         ids_BT = seen.pop()
-        virtual_BT = ids_BT >= first
-        if not virtual_BT.any():
-            return None
-        rows_BTE = table_PE.to(words_BTE.dtype)[(ids_BT - first).clamp(min=0)]
-        return torch.where(virtual_BT[..., None], rows_BTE, words_BTE)
+        virtual_BT = (ids_BT >= size) & (ids_BT < size + count)
+        if virtual_BT.any():
+            rows_BTE = table_PE.to(words_BTE.dtype)[(ids_BT - size).clamp(0, count - 1)]
+            words_BTE = torch.where(virtual_BT[..., None], rows_BTE, words_BTE)
+        indexed_BT = ids_BT >= size + count
+        if change_SE is not None and indexed_BT.any():
+            indices_BT = ((ids_BT - size - count) // size).clamp(min=0)
+            added_BTE = change_SE.to(words_BTE.dtype)[indices_BT] * indexed_BT[..., None]
+            words_BTE = words_BTE + added_BTE
+        return words_BTE
 
     # Encoder and decoder of some architectures have embedding modules of their own with one weight.
     embeddings = [module for module in model.modules() if getattr(module, "weight", None) is weight]

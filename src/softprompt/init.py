@@ -1,6 +1,7 @@
 """Where training starts from: plain functions that methods share. Letters: P prompt length, E width, V vocabulary."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,6 +59,22 @@ def label_embeddings(backbone: Backbone, labels: Sequence[str], length: int, top
         ids = torch.tensor(_tokens(backbone, label, "method.labels"), device=backbone.device)
         rows_PE[row] = _embeddings(backbone)[ids].mean(dim=0)
     return rows_PE
+
+
+def prompt_rows(backbone: Backbone, config: Any) -> Tensor:
+    """Virtual tokens to start from, by the recipe's `init`: (P, E)."""
+    shape = (config.length, backbone.hidden_width())
+    if config.init == "vocabulary":
+        return vocabulary_sample(backbone, config.length, config.init_top)
+    if config.init == "text":
+        return text_embeddings(backbone, config.init_text, config.length)
+    if config.init == "labels":
+        return label_embeddings(backbone, config.labels, config.length, config.init_top)
+    scale: float = config.init_scale
+    empty = torch.empty(shape, device=backbone.device)
+    if config.init == "normal":
+        return empty.normal_(0.0, scale)
+    return empty.uniform_(0.0 if config.init == "uniform_positive" else -scale, scale)
 
 
 def _embeddings(backbone: Backbone) -> Tensor:

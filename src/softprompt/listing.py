@@ -28,7 +28,7 @@ def suites() -> list[Row]:
 
 def methods() -> list[Row]:
     """Methods with the first line of their config's docstring."""
-    from softprompt.config import METHOD_CONFIGS
+    from softprompt.method_config import METHOD_CONFIGS
 
     return [{"name": name, "title": (config.__doc__ or "").splitlines()[0]} for name, config in METHOD_CONFIGS.items()]
 

@@ -113,8 +113,9 @@ def _source(recipe: Recipe) -> str:
 def _usage(recipe: Recipe) -> str:
     if recipe.method.name == "finetune":
         return "`model/` is a transformers folder: `AutoModelForCausalLM.from_pretrained('model')`."
-    if recipe.method.name == "adapter":
-        return "`adapter/` is read by `softprompt.methods.Adapter.load(backbone, 'adapter')`."
+    if recipe.method.name in ("adapter", "dept"):
+        loader = {"adapter": "Adapter", "dept": "DePT"}[recipe.method.name]
+        return f"`adapter/` is read by `softprompt.methods.{loader}.load(backbone, 'adapter')`."
     if recipe.method.name == "lora":
         return "`adapter/` is a PEFT folder: `PeftModel.from_pretrained(model, 'adapter')`."
     return f"""```python

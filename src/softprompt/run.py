@@ -18,7 +18,7 @@ from softprompt.errors import ConfigError, SoftpromptError, TrainingError
 from softprompt.files import write_folder_atomic, write_text_atomic
 from softprompt.fit import Fitted, fit
 from softprompt.machine import environment, peak_memory_bytes, reset_peak_memory
-from softprompt.methods import METHODS, Adapter, Lora, Method, Steering, Untuned, room_taken, trained_count
+from softprompt.methods import METHODS, Method, Savable, Steering, Untuned, room_taken, trained_count
 from softprompt.metrics import SuiteResult, find_suite, score_suite, with_bertscore
 from softprompt.tasks import load_task
 from softprompt.types import Example
@@ -212,10 +212,7 @@ def _open_folder(place: Path, recipe: Recipe, backbone: Backbone, *, root: Path,
 
 def _keep(backbone: Backbone, method: Method, recipe: Recipe, place: Path, before: str, fitted: Fitted) -> Steering:
     """Write the artefact and return what to decode with: the folded prompt, or the changed backbone itself."""
-    if isinstance(method, Lora):
-        method.save(place / "adapter", backbone_id=recipe.backbone.id)
-        return method
-    if isinstance(method, Adapter):
+    if isinstance(method, Savable):
         method.save(place / "adapter", backbone_id=recipe.backbone.id, backbone_hash=before)
         return method
     prompt = method.fold()

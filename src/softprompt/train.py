@@ -20,7 +20,7 @@ from softprompt.batch import Encoded, Plan, make_batch
 from softprompt.config import TrainConfig
 from softprompt.errors import TrainingError
 from softprompt.loss import target_nll
-from softprompt.methods import Method
+from softprompt.methods import Method, OwnRates
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +50,27 @@ def total_steps(config: TrainConfig, plan: Plan) -> int:
     return math.ceil(config.epochs * plan.steps_per_epoch)
 
 
-def learning_rate(config: TrainConfig, step: int, total: int) -> float:
-    """Rate of the 0-based `step`: linear warm-up, then constant or linear decay that reaches 0 after `total` steps."""
+def learning_rate(config: TrainConfig, step: int, total: int, highest: float | None = None) -> float:
+    """Rate of the 0-based `step`: linear warm-up, then constant or linear decay that reaches 0 after `total` steps.
+
+    `highest` stands in for the recipe's rate where tensors have one of their own.
+    """
+    highest = config.lr if highest is None else highest
     if step < config.warmup_steps:
-        return config.lr * step / config.warmup_steps
+        return highest * step / config.warmup_steps
     if config.schedule == "constant":
-        return config.lr
-    return config.lr * max(0.0, (total - step) / max(1, total - config.warmup_steps))
+        return highest
+    return highest * max(0.0, (total - step) / max(1, total - config.warmup_steps))
 
 
 def make_optimizer(method: Method, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over the method's trainable tensors, one fused kernel where the tensors allow it."""
+    """AdamW over the method's trainable tensors, one fused kernel where the tensors allow it; a group for each rate."""
+    own = method.rates() if isinstance(method, OwnRates) else {}
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in method.trainable().items():
+        groups.setdefault(own.get(name, config.lr), []).append(parameter)
     return torch.optim.AdamW(
-        list(method.trainable().values()),
+        [{"params": parameters, "highest": rate} for rate, parameters in groups.items()],
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,
@@ -118,7 +126,7 @@ def training_steps(
         torch.manual_seed(step_seed(seed, step))
         rate = learning_rate(config, step, total)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(config, step, total, group["highest"])
         indices = next(batches)
         loss, seen = _accumulate(backbone, method, [pairs[i] for i in indices], config)
         norm = float(nn.utils.clip_grad_norm_(parameters, config.clip if config.clip is not None else math.inf))

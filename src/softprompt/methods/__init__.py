@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from softprompt.backbone import Backbone
 from softprompt.methods.adapter import Adapter
+from softprompt.methods.dept import DePT
 from softprompt.methods.finetune import FineTuning
 from softprompt.methods.lora import Lora
 from softprompt.methods.prefix import PrefixTuning
@@ -43,7 +45,23 @@ class Method(Steering, Protocol):
         """Numbers that the folded artefact keeps."""
 
     def fold(self) -> Prompt | None:
-        """The artefact to keep; None where it is the backbone itself."""
+        """The artefact to keep; None where there is nothing to fold."""
+
+
+@runtime_checkable
+class OwnRates(Protocol):
+    """A method some of whose tensors have learning rates of their own."""
+
+    def rates(self) -> Mapping[str, float]:
+        """Name of a trainable tensor -> rate, where it is not the recipe's."""
+
+
+@runtime_checkable
+class Savable(Protocol):
+    """A method that is kept as it was trained, in a folder of its own."""
+
+    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str) -> None:
+        """Write `folder`; the hash is that of the backbone before training."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,7 @@ class Untuned:
 METHODS: Mapping[str, Callable[[Backbone, Any], Method]] = {
     "prefix": PrefixTuning.build,
     "prompt": PromptTuning.build,
+    "dept": DePT.build,
     "finetune": FineTuning.build,
     "adapter": Adapter.build,
     "lora": Lora.build,
@@ -86,11 +105,14 @@ def state(method: Method) -> dict[str, Tensor]:
 __all__ = [
     "METHODS",
     "Adapter",
+    "DePT",
     "FineTuning",
     "Lora",
     "Method",
+    "OwnRates",
     "PrefixTuning",
     "PromptTuning",
+    "Savable",
     "Steering",
     "Untuned",
     "room_taken",

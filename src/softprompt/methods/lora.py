@@ -78,8 +78,8 @@ class Lora:
     def fold(self) -> None:
         """Kept in PEFT's format by `save`."""
 
-    def save(self, folder: Path, *, backbone_id: str) -> None:
-        """PEFT's two files and a manifest."""
+    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str) -> None:
+        """PEFT's two files and a manifest; PEFT's format has no place for the hash."""
         from peft import get_peft_model_state_dict
 
         tensors = {f"base_model.model.{name}": tensor for name, tensor in get_peft_model_state_dict(self.model).items()}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from softprompt.backbone import Backbone
 from softprompt.forms import VirtualTokenForm
-from softprompt.init import label_embeddings, text_embeddings, vocabulary_sample
+from softprompt.init import prompt_rows
 from softprompt.prompt import Prompt
 
 
@@ -41,7 +41,7 @@ class PromptTuning(nn.Module):
             method = cls(form, length=config.length, reparam=config.reparam, bottleneck=config.bottleneck)
         if backbone.device.type != "meta":
             with torch.no_grad():
-                method.prompt.copy_(_start(backbone, config))
+                method.prompt.copy_(prompt_rows(backbone, config))
         return method
 
     @property
@@ -77,19 +77,3 @@ class PromptTuning(nn.Module):
         """The rows without what made them."""
         with torch.no_grad():
             return Prompt(self().detach().clone(), self.form)
-
-
-def _start(backbone: Backbone, config: Any) -> Tensor:
-    """(P, E) to start from, by the recipe's `init`."""
-    shape = (config.length, backbone.hidden_width())
-    if config.init == "vocabulary":
-        return vocabulary_sample(backbone, config.length, config.init_top)
-    if config.init == "text":
-        return text_embeddings(backbone, config.init_text, config.length)
-    if config.init == "labels":
-        return label_embeddings(backbone, config.labels, config.length, config.init_top)
-    scale: float = config.init_scale
-    empty = torch.empty(shape, device=backbone.device)
-    if config.init == "normal":
-        return empty.normal_(0.0, scale)
-    return empty.uniform_(0.0 if config.init == "uniform_positive" else -scale, scale)

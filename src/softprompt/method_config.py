@@ -1,0 +1,148 @@
+"""The `method` part of a recipe: one frozen model for each method. Fields have a unit in their description."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _require_texts(init: str, text: str | None, labels: list[str] | None = None) -> None:
+    if (init == "text") != (text is not None):
+        raise ValueError("init: text and init_text go together: give both or neither")
+    if (init == "labels") != (labels is not None):
+        raise ValueError("init: labels and labels go together: give both or neither")
+
+
+class PrefixConfig(Section):
+    """Prefix-tuning: learned keys and values at every attention site (Li & Liang 2021)."""
+
+    name: Literal["prefix"] = Field(default="prefix", description="method")
+    length: int = Field(default=10, ge=1, description="prefix length in virtual tokens")
+    reparam: Literal["mlp", "deep", "none"] = Field(
+        default="mlp", description="how the prefix is parameterised while trained"
+    )
+    hidden: int = Field(default=512, ge=1, description="hidden width of the MLP in units")
+    init: Literal["random", "text"] = Field(
+        default="random", description="start from random numbers, or from the backbone's activations for `init_text`"
+    )
+    init_text: str | None = Field(default=None, min_length=1, description="words to start from, repeated or cut to fit")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="probability of dropout on the prefix")
+    sites: list[Literal["encoder", "decoder", "cross"]] | None = Field(
+        default=None, min_length=1, description="kinds of attention that get a prefix; null: all that there are"
+    )
+    positions: Literal["shifted", "unshifted"] | None = Field(
+        default=None, description="text starts at position `length` (shifted; decoder-only) or 0; null: as the paper's"
+    )
+
+    @model_validator(mode="after")
+    def _text_where_asked_for(self) -> "PrefixConfig":
+        _require_texts(self.init, self.init_text)
+        return self
+
+
+class PromptConfig(Section):
+    """Prompt tuning: learned input embeddings before the text (Lester et al. 2021)."""
+
+    name: Literal["prompt"] = Field(default="prompt", description="method")
+    length: int = Field(default=100, ge=1, description="prompt length in virtual tokens")
+    place: Literal["before", "after_bos", "after"] = Field(
+        default="before", description="before the text, behind its begin token, or before its end of text"
+    )
+    reparam: Literal["none", "mlp", "residual"] = Field(
+        default="none", description="how the rows are parameterised while trained"
+    )
+    bottleneck: int = Field(default=128, ge=1, description="hidden width of the MLP in units")
+    init: Literal["vocabulary", "text", "labels", "normal", "uniform", "uniform_positive"] = Field(
+        default="vocabulary", description="what the rows start from; uniform_positive is the range of the paper's code"
+    )
+    init_scale: float = Field(default=0.5, gt=0, description="half width (uniform), width (positive), or deviation")
+    init_top: int = Field(default=5000, ge=1, description="entries of the vocabulary to draw from")
+    init_text: str | None = Field(default=None, min_length=1, description="words to start from, repeated or cut to fit")
+    labels: list[str] | None = Field(default=None, min_length=1, description="label words to start from")
+
+    @model_validator(mode="after")
+    def _texts_where_asked_for(self) -> "PromptConfig":
+        _require_texts(self.init, self.init_text, self.labels)
+        return self
+
+
+class DeptConfig(Section):
+    """DePT: a short prompt and a low-rank change of the word embeddings (Shi & Lipani 2024)."""
+
+    name: Literal["dept"] = Field(default="dept", description="method")
+    length: int = Field(default=60, ge=1, description="prompt length in virtual tokens")
+    text_length: int = Field(default=256, ge=1, description="words of a text whose embeddings are changed")
+    rank: int | None = Field(default=None, ge=1, description="rank; null: parameters as of 100 virtual tokens")
+    lowrank_lr: float | None = Field(default=None, gt=0, description="rate of the low-rank part; null: train.lr")
+    scale: Literal["reference", "none"] = Field(default="reference", description="8/sqrt(rank) as the code has, or 1")
+    init: Literal["vocabulary", "text", "labels", "normal", "uniform", "uniform_positive"] = Field(
+        default="vocabulary", description="what the rows start from; uniform_positive is the range of Lester's code"
+    )
+    init_scale: float = Field(default=0.5, gt=0, description="half width (uniform), width (positive), or deviation")
+    init_top: int = Field(default=5000, ge=1, description="entries of the vocabulary to draw from")
+    init_text: str | None = Field(default=None, min_length=1, description="words to start from, repeated or cut to fit")
+    labels: list[str] | None = Field(default=None, min_length=1, description="label words to start from")
+
+    @model_validator(mode="after")
+    def _texts_where_asked_for(self) -> "DeptConfig":
+        _require_texts(self.init, self.init_text, self.labels)
+        return self
+
+
+class FinetuneConfig(Section):
+    """Fine-tuning: all parameters of the backbone are trained, or those of its top blocks."""
+
+    name: Literal["finetune"] = Field(default="finetune", description="method")
+    top: int | None = Field(default=None, ge=1, description="train this many of the highest blocks; null: everything")
+
+
+class LoraConfig(Section):
+    """LoRA: low-rank changes of weight matrices, by PEFT (Hu et al. 2021)."""
+
+    name: Literal["lora"] = Field(default="lora", description="method")
+    rank: int = Field(default=8, ge=1, description="rank of the change")
+    alpha: float = Field(default=16.0, gt=0, description="scale; the change is multiplied by alpha / rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="probability of dropout before the change")
+    targets: list[str] | None = Field(
+        default=None, min_length=1, description="names of the matrices; null: PEFT's choice for the architecture"
+    )
+
+
+class AdapterConfig(Section):
+    """Adapters: bottlenecks between frozen layers (Lin et al. 2020; Houlsby et al. 2019)."""
+
+    name: Literal["adapter"] = Field(default="adapter", description="method")
+    design: Literal["lin", "houlsby"] = Field(
+        default="lin", description="one behind each block, or two: behind attention and feed-forward"
+    )
+    bottleneck: int | None = Field(default=None, ge=1, description="width in units; null: by `share`")
+    share: float | None = Field(default=None, gt=0, lt=1, description="trained share of the backbone's parameters")
+
+    @model_validator(mode="after")
+    def _one_size(self) -> "AdapterConfig":
+        if (self.bottleneck is None) == (self.share is None):
+            raise ValueError("expected a size: bottleneck or share, one of them")
+        return self
+
+
+class UntunedConfig(Section):
+    """The backbone as it is: nothing is trained."""
+
+    name: Literal["untuned"] = Field(default="untuned", description="method")
+
+
+MethodConfig = PrefixConfig | PromptConfig | DeptConfig | FinetuneConfig | AdapterConfig | LoraConfig | UntunedConfig
+METHOD_CONFIGS: dict[str, type[MethodConfig]] = {
+    "prefix": PrefixConfig,
+    "prompt": PromptConfig,
+    "dept": DeptConfig,
+    "finetune": FinetuneConfig,
+    "adapter": AdapterConfig,
+    "lora": LoraConfig,
+    "untuned": UntunedConfig,
+}

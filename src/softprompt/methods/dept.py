@@ -1,0 +1,144 @@
+"""DePT: a short prompt and a low-rank change of the frozen word embeddings (Shi & Lipani 2024, arXiv:2309.05173).
+
+Letters: P prompt length, S text length covered, R rank, E embedding width. The i-th word of a text is read as its
+embedding plus scale x (A B)_i, the same for every text; A is (S, R), B (R, E). P E + (S + E) R numbers are trained and
+kept. Prompt and low-rank part have learning rates of their own.
+
+Differences from the reference code: words are counted in their own text, where it counts pads (the same on
+encoder-decoders, whose texts are padded on the right); a text longer than S keeps plain embeddings beyond, where it
+demands texts padded to S; on a decoder-only backbone the change is on the source alone.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from softprompt.backbone import Backbone
+from softprompt.embed import virtual_tokens, vocabulary_size, with_indices
+from softprompt.errors import CheckpointError, ConfigError
+from softprompt.files import load_tensors, save_tensors, verify_manifest, write_folder_atomic
+from softprompt.init import prompt_rows
+
+_TENSORS, _FACTS = "adapter_model.safetensors", "softprompt.json"
+BUDGET = 100
+"""Virtual tokens of prompt tuning that the paper's models have the parameters of."""
+_ALPHA = 8
+"""The reference code's scale is alpha / sqrt(R)."""
+
+
+def rank_for(length: int, text_length: int, embed: int, budget: int = BUDGET) -> int:
+    """The largest R for which P E + (S + E) R is at most budget x E."""
+    return max(0, (budget - length) * embed // (text_length + embed))
+
+
+class DePT(nn.Module):
+    """The trainable prompt (P, E), A (S, R) and B (R, E)."""
+
+    position_offset = 0
+
+    def __init__(self, *, embed: int, length: int, text_length: int, rank: int, scale: str) -> None:
+        super().__init__()
+        self.scale_name, self.text_length = scale, text_length
+        self.scale = _ALPHA / math.sqrt(rank) if scale == "reference" else 1.0
+        self.prompt = nn.Parameter(torch.empty(length, embed).uniform_(-0.5, 0.5))
+        self.lowrank_a = nn.Parameter(torch.empty(text_length, rank))
+        self.lowrank_b = nn.Parameter(torch.zeros(rank, embed))
+        nn.init.kaiming_uniform_(self.lowrank_a, a=math.sqrt(5))
+        self.lowrank_lr: float | None = None
+
+    @classmethod
+    def build(cls, backbone: Backbone, config: Any) -> "DePT":
+        """From the `method` part of a recipe, on the backbone's device, in float32.
+
+        Raises:
+            ConfigError: the budget leaves no rank, or an initial text or label has no tokens.
+        """
+        embed = backbone.hidden_width()
+        rank = config.rank or rank_for(config.length, config.text_length, embed)
+        if rank < 1:
+            raise ConfigError(
+                f"method.length: a prompt of {config.length} leaves no rank within {BUDGET} x {embed} parameters. "
+                "Shorten it, or set method.rank."
+            )
+        with torch.device(backbone.device):
+            method = cls(
+                embed=embed, length=config.length, text_length=config.text_length, rank=rank, scale=config.scale
+            )
+        method.lowrank_lr = config.lowrank_lr
+        if backbone.device.type != "meta":
+            with torch.no_grad():
+                method.prompt.copy_(prompt_rows(backbone, config))
+        return method
+
+    def place(self, backbone: Backbone, source: Sequence[int]) -> tuple[int, ...]:
+        """The prompt's ids, then the source's with their indices."""
+        first, length = vocabulary_size(backbone.model), len(self.prompt)
+        return (*range(first, first + length), *with_indices(backbone.model, source, length, self.text_length))
+
+    @contextmanager
+    def attach(self, backbone: Backbone, *, shared: bool = False) -> Iterator[None]:
+        with virtual_tokens(backbone.model, self.prompt, self.change()):
+            yield
+
+    def change(self) -> Tensor:
+        """What is added to the words of a text (S, E)."""
+        return self.scale * (self.lowrank_a @ self.lowrank_b)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return dict(self.named_parameters())
+
+    def rates(self) -> dict[str, float]:
+        """Learning rates other than the recipe's."""
+        return {} if self.lowrank_lr is None else {"lowrank_a": self.lowrank_lr, "lowrank_b": self.lowrank_lr}
+
+    def set_mode(self, training: bool) -> None:
+        self.train(training)
+
+    def stored_count(self) -> int:
+        """P E + (S + E) R."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def fold(self) -> None:
+        """Kept as it is, by `save`."""
+
+    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str) -> None:
+        """The tensors, the facts and a manifest."""
+        facts = {
+            "format": 1,
+            "method": "dept",
+            "scale": self.scale_name,
+            "backbone": {"id": backbone_id, "hash": backbone_hash},
+        }
+
+        def fill(into: Path) -> None:
+            save_tensors({name: tensor.detach() for name, tensor in self.named_parameters()}, into / _TENSORS)
+            (into / _FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+        write_folder_atomic(folder, fill)
+
+    @classmethod
+    def load(cls, backbone: Backbone, folder: str | Path) -> "DePT":
+        """Read a folder written by `save`.
+
+        Raises:
+            CheckpointError: missing, damaged, or trained on another backbone.
+        """
+        folder = Path(folder)
+        verify_manifest(folder)
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        if facts["backbone"]["hash"] != backbone.hash():
+            raise CheckpointError(
+                f"DePT prompt {folder}: trained on backbone {facts['backbone']['id']!r}, got another. Load that one."
+            )
+        tensors = load_tensors(folder / _TENSORS)
+        (length, embed), (text_length, rank) = tensors["prompt"].shape, tensors["lowrank_a"].shape
+        with torch.device(backbone.device):
+            made = cls(embed=embed, length=length, text_length=text_length, rank=rank, scale=facts["scale"])
+        made.load_state_dict(tensors)
+        return made.eval()
