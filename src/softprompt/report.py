@@ -112,7 +112,7 @@ def _source(recipe: Recipe) -> str:
 
 def _usage(recipe: Recipe) -> str:
     if recipe.method.name == "finetune":
-        return "`model/` is a transformers folder: `AutoModelForCausalLM.from_pretrained('model')`."
+        return "`model/` is a transformers folder: give it as the backbone, or to transformers' `from_pretrained`."
     if recipe.method.name in ("adapter", "dept"):
         loader = {"adapter": "Adapter", "dept": "DePT"}[recipe.method.name]
         return f"`adapter/` is read by `softprompt.methods.{loader}.load(backbone, 'adapter')`."
