@@ -10,9 +10,11 @@ import factories
 import pytest
 import torch
 
+from softprompt.artefact import FACTS as OWN_CONFIG
+from softprompt.artefact import TENSORS
 from softprompt.errors import CheckpointError
 from softprompt.files import MANIFEST, write_manifest
-from softprompt.prompt import OWN_CONFIG, PEFT_CONFIG, TENSORS, Prompt
+from softprompt.prompt import PEFT_CONFIG, Prompt
 
 FILES = [TENSORS, OWN_CONFIG, PEFT_CONFIG, MANIFEST]
 

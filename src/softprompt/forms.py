@@ -95,9 +95,6 @@ class PrefixForm:
         }
 
 
-PLACES = ("before", "after_bos", "after")
-
-
 @dataclass(frozen=True)
 class VirtualTokenForm:
     """Rows of input embeddings (P, E), standing as tokens in the source."""

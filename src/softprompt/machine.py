@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "safetensors", "numpy", "sacrebleu")
+PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "safetensors", "numpy", "rouge-score")
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The learned artefact of a run, folded: one table of numbers and the facts needed to use it again."""
 
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,15 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from softprompt.artefact import load_artefact, save_artefact
 from softprompt.backbone import Backbone
 from softprompt.errors import CheckpointError
-from softprompt.files import load_tensors, save_tensors, verify_manifest, write_folder_atomic
 from softprompt.forms import FORMS, PrefixForm, VirtualTokenForm, split
 from softprompt.inject import PrefixKV
 
-TENSORS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
-OWN_CONFIG = "softprompt.json"
 
 
 @dataclass(frozen=True)
@@ -56,22 +53,15 @@ class Prompt:
 
         Where PEFT has no such form `adapter_config.json` is left out.
         """
-        own = {
-            "format": 1,
-            "method": self.form.method,
-            **self.form.facts(),
-            "backbone": {"id": backbone_id, "hash": backbone_hash},
-            **(extra or {}),
-        }
         peft = self.form.peft_config(backbone_id, self.length)
-
-        def fill(into: Path) -> None:
-            save_tensors({"prompt_embeddings": self.numbers}, into / TENSORS)
-            _write_json(own, into / OWN_CONFIG)
-            if peft is not None:
-                _write_json(peft, into / PEFT_CONFIG)
-
-        write_folder_atomic(folder, fill)
+        save_artefact(
+            folder,
+            {"prompt_embeddings": self.numbers},
+            {"method": self.form.method, **self.form.facts(), **(extra or {})},
+            backbone_id=backbone_id,
+            backbone_hash=backbone_hash,
+            more={} if peft is None else {PEFT_CONFIG: peft},
+        )
 
     @classmethod
     def load(cls, folder: str | Path, *, backbone_hash: str | None = None) -> "Prompt":
@@ -80,24 +70,12 @@ class Prompt:
         Raises:
             CheckpointError: missing, damaged, or (where `backbone_hash` is given) learned on another backbone.
         """
-        folder = Path(folder)
-        verify_manifest(folder)
+        tensors, facts = load_artefact(Path(folder), None, backbone_hash)
         try:
-            own = json.loads((folder / OWN_CONFIG).read_text(encoding="utf-8"))
-            learned_on = own["backbone"]
-            form = FORMS[own["method"]].from_facts(own)
-            numbers = load_tensors(folder / TENSORS)["prompt_embeddings"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            form = FORMS[facts["method"]].from_facts(facts)
+            numbers = tensors["prompt_embeddings"]
+        except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"prompt {folder}: not a prompt of this version ({error!r}).") from error
-        if backbone_hash is not None and backbone_hash != learned_on["hash"]:
-            raise CheckpointError(
-                f"prompt {folder}: learned on backbone {learned_on['id']!r} with hash {learned_on['hash'][:12]}..., "
-                f"got one with hash {backbone_hash[:12]}... . Load the backbone that it was learned on."
-            )
         if numbers.ndim != 2 or numbers.shape[1] != form.width:
             raise CheckpointError(f"prompt {folder}: expected numbers (P, {form.width}), got {tuple(numbers.shape)}.")
         return cls(numbers, form)
-
-
-def _write_json(value: Any, path: Path) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

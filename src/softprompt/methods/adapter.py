@@ -7,7 +7,6 @@
 Letters: E backbone width, K bottleneck. Up starts near 0, so training starts near the backbone.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from softprompt.artefact import load_artefact, save_artefact
 from softprompt.backbone import Backbone
-from softprompt.errors import BackboneError, CheckpointError, ConfigError
-from softprompt.files import load_tensors, save_tensors, verify_manifest, write_folder_atomic
+from softprompt.errors import BackboneError, ConfigError
 
-_TENSORS, _FACTS = "adapter_model.safetensors", "softprompt.json"
 _START = 1e-3
 """Standard deviation of Up at the start."""
 
@@ -104,20 +102,8 @@ class Adapter(nn.Module):
 
     def save(self, folder: Path, *, backbone_id: str, backbone_hash: str) -> None:
         """The tensors, the facts and a manifest."""
-        facts = {
-            "format": 1,
-            "method": "adapter",
-            "design": self.design,
-            "bottleneck": self.bottleneck,
-            "places": list(self.places),
-            "backbone": {"id": backbone_id, "hash": backbone_hash},
-        }
-
-        def fill(into: Path) -> None:
-            save_tensors({name: tensor.detach() for name, tensor in self.named_parameters()}, into / _TENSORS)
-            (into / _FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-        write_folder_atomic(folder, fill)
+        facts = {"method": "adapter", "design": self.design, "bottleneck": self.bottleneck, "places": list(self.places)}
+        save_artefact(folder, self.trainable(), facts, backbone_id=backbone_id, backbone_hash=backbone_hash)
 
     @classmethod
     def load(cls, backbone: Backbone, folder: str | Path) -> "Adapter":
@@ -126,13 +112,7 @@ class Adapter(nn.Module):
         Raises:
             CheckpointError: missing, damaged, or trained on another backbone.
         """
-        folder = Path(folder)
-        verify_manifest(folder)
-        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-        if facts["backbone"]["hash"] != backbone.hash():
-            raise CheckpointError(
-                f"adapter {folder}: trained on backbone {facts['backbone']['id']!r}, got another one. Load that one."
-            )
+        tensors, facts = load_artefact(Path(folder), "adapter", backbone.hash())
         with torch.device(backbone.device):
             made = cls(
                 facts["places"],
@@ -140,7 +120,7 @@ class Adapter(nn.Module):
                 bottleneck=facts["bottleneck"],
                 design=facts["design"],
             )
-        made.load_state_dict(load_tensors(folder / _TENSORS))
+        made.load_state_dict(tensors)
         return made.eval()
 
 

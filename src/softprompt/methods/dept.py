@@ -9,7 +9,6 @@ encoder-decoders, whose texts are padded on the right); a text longer than S kee
 demands texts padded to S; on a decoder-only backbone the change is on the source alone.
 """
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,13 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from softprompt.artefact import load_artefact, save_artefact
 from softprompt.backbone import Backbone
 from softprompt.embed import virtual_tokens, vocabulary_size, with_indices
-from softprompt.errors import CheckpointError, ConfigError
-from softprompt.files import load_tensors, save_tensors, verify_manifest, write_folder_atomic
+from softprompt.errors import ConfigError
 from softprompt.init import prompt_rows
 
-_TENSORS, _FACTS = "adapter_model.safetensors", "softprompt.json"
 BUDGET = 100
 """Virtual tokens of prompt tuning that the paper's models have the parameters of."""
 _ALPHA = 8
@@ -109,18 +107,8 @@ class DePT(nn.Module):
 
     def save(self, folder: Path, *, backbone_id: str, backbone_hash: str) -> None:
         """The tensors, the facts and a manifest."""
-        facts = {
-            "format": 1,
-            "method": "dept",
-            "scale": self.scale_name,
-            "backbone": {"id": backbone_id, "hash": backbone_hash},
-        }
-
-        def fill(into: Path) -> None:
-            save_tensors({name: tensor.detach() for name, tensor in self.named_parameters()}, into / _TENSORS)
-            (into / _FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-        write_folder_atomic(folder, fill)
+        facts = {"method": "dept", "scale": self.scale_name}
+        save_artefact(folder, self.trainable(), facts, backbone_id=backbone_id, backbone_hash=backbone_hash)
 
     @classmethod
     def load(cls, backbone: Backbone, folder: str | Path) -> "DePT":
@@ -129,14 +117,7 @@ class DePT(nn.Module):
         Raises:
             CheckpointError: missing, damaged, or trained on another backbone.
         """
-        folder = Path(folder)
-        verify_manifest(folder)
-        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-        if facts["backbone"]["hash"] != backbone.hash():
-            raise CheckpointError(
-                f"DePT prompt {folder}: trained on backbone {facts['backbone']['id']!r}, got another. Load that one."
-            )
-        tensors = load_tensors(folder / _TENSORS)
+        tensors, facts = load_artefact(Path(folder), "dept", backbone.hash())
         (length, embed), (text_length, rank) = tensors["prompt"].shape, tensors["lowrank_a"].shape
         with torch.device(backbone.device):
             made = cls(embed=embed, length=length, text_length=text_length, rank=rank, scale=facts["scale"])
