@@ -135,3 +135,10 @@ def test_a_whole_run(name: str, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "run" / "predictions" / "test.jsonl").read_text().splitlines()]
     again = decode_texts(bone, method, [row["source"] for row in rows], recipe.decode, seed=recipe.seed)
     assert [row.text for row in again] == [row["prediction"] for row in rows]
+
+
+def test_a_folder_of_another_method_is_refused(tmp_path: Path) -> None:
+    bone = factories.backbone("gpt2")
+    factories.prefix(bone).fold().save(tmp_path / "prompt", backbone_id="gpt2", backbone_hash=bone.hash())
+    with pytest.raises(CheckpointError, match="expected one of method 'adapter', got 'prefix'"):
+        Adapter.load(bone, tmp_path / "prompt")
