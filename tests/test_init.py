@@ -11,17 +11,17 @@ from softprompt.backbone import Backbone
 from softprompt.config import load_recipe
 from softprompt.errors import ConfigError
 from softprompt.init import activations, text_ids
-from softprompt.method_config import PrefixConfig
-from softprompt.methods import METHODS, PrefixTuning
+from softprompt.method_config import PrefixTuning
+from softprompt.methods import METHODS, PrefixMethod
 
 TEXT = "the red old inn sells hot tea"
 
 
-def made(bone: Backbone, **options: Any) -> PrefixTuning:
-    config = PrefixConfig(**{"length": 5, "hidden": 16, "init": "text", "init_text": TEXT, **options})
+def made(bone: Backbone, **options: Any) -> PrefixMethod:
+    config = PrefixTuning(**{"length": 5, "hidden": 16, "init": "text", "init_text": TEXT, **options})
     torch.manual_seed(0)
     method = METHODS["prefix"](bone, config)
-    assert isinstance(method, PrefixTuning)
+    assert isinstance(method, PrefixMethod)
     method.set_mode(False)
     return method
 
@@ -36,7 +36,7 @@ def test_an_untrained_prefix_of_words_acts_as_the_words_do(name: str, reparam: s
     with torch.no_grad():
         want = bone.model(input_ids=torch.cat([words[None], ids], dim=1)).logits[:, 5:]
         with made(bone, reparam=reparam).attach(bone):
-            got = bone.model(input_ids=ids, position_ids=torch.arange(5, 11)[None]).logits
+            got = bone.model(input_ids=ids, position_ids=torch.arange(6)[None]).logits
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
@@ -65,14 +65,14 @@ def test_a_prefix_longer_than_the_hidden_width_comes_as_near_as_it_can() -> None
 def test_the_start_of_words_leaves_the_rest_of_the_mlp_as_it_was() -> None:
     bone = factories.backbone("gpt2")
     torch.manual_seed(0)
-    random = METHODS["prefix"](bone, PrefixConfig(length=5, hidden=16))
+    random = METHODS["prefix"](bone, PrefixTuning(length=5, hidden=16))
     words = made(bone)
     changed = [name for name, tensor in words.trainable().items() if not torch.equal(tensor, random.trainable()[name])]
     assert changed == ["banks.decoder.mlp.2.weight"]
 
 
 def test_no_weights_are_needed_to_count_parameters() -> None:
-    method = METHODS["prefix"](Backbone.plan("gpt2-medium"), PrefixConfig(init="text", init_text=TEXT))
+    method = METHODS["prefix"](Backbone.plan("gpt2-medium"), PrefixTuning(init="text", init_text=TEXT))
     assert {tensor.device.type for tensor in method.trainable().values()} == {"meta"}
 
 

@@ -40,10 +40,13 @@ def test_published_settings_of_the_paper() -> None:
     assert prefix.method.model_dump() == {
         "name": "prefix",
         "length": 5,
+        "place": "before",
+        "attention": "joined",
         "reparam": "mlp",
         "hidden": 512,
         "init": "random",
         "init_text": None,
+        "init_file": None,
         "dropout": 0.0,
         "sites": None,
         "positions": "shifted",

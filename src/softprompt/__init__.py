@@ -12,9 +12,9 @@ _HOMES = {
     "Backbone": "softprompt.backbone",
     "Decoded": "softprompt.decode",
     "Example": "softprompt.types",
-    "FineTuning": "softprompt.methods",
+    "FinetuneMethod": "softprompt.methods",
     "PrefixKV": "softprompt.inject",
-    "PrefixTuning": "softprompt.methods",
+    "PrefixMethod": "softprompt.methods",
     "Prompt": "softprompt.prompt",
     "Recipe": "softprompt.config",
     "Site": "softprompt.inject",
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from softprompt.decode import Decoded, decode_texts
     from softprompt.errors import SoftpromptError
     from softprompt.inject import PrefixKV, Site
-    from softprompt.methods import FineTuning, PrefixTuning
+    from softprompt.methods import FinetuneMethod, PrefixMethod
     from softprompt.metrics import score_suite
     from softprompt.prompt import Prompt
     from softprompt.run import run_recipe
@@ -41,9 +41,9 @@ __all__ = [
     "Backbone",
     "Decoded",
     "Example",
-    "FineTuning",
+    "FinetuneMethod",
     "PrefixKV",
-    "PrefixTuning",
+    "PrefixMethod",
     "Prompt",
     "Recipe",
     "Site",

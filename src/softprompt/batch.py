@@ -74,11 +74,11 @@ class Batch:
         }
         return replace(self, **moved)
 
-    def inputs(self, offset: int) -> dict[str, Tensor]:
-        """Arguments of the backbone's forward; `offset` positions lie before each causal row's first token."""
+    def inputs(self) -> dict[str, Tensor]:
+        """Arguments of the backbone's forward, and of `generate`."""
         given = {"input_ids": self.input_ids_BT, "attention_mask": self.attention_mask_BT}
         if self.family == "causal":
-            return given | {"position_ids": self.position_ids_BT + offset}
+            return given | {"position_ids": self.position_ids_BT}
         return given if self.decoder_input_ids_BT is None else given | {"decoder_input_ids": self.decoder_input_ids_BT}
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, Strict, ValidationError, ValidationInfo, model_validator
 
 from softprompt.errors import ConfigError
-from softprompt.method_config import METHOD_CONFIGS, MethodConfig, PrefixConfig, Section
+from softprompt.method_config import METHOD_CONFIGS, MethodConfig, PrefixTuning, Section
 from softprompt.recipes import (
     KeyPath,
     describe,
@@ -169,7 +169,7 @@ class Recipe(Section):
     seed: int = Field(default=101, ge=0, lt=2**32, description="seed of all random numbers")
     backbone: BackboneConfig = Field(default_factory=lambda: BackboneConfig(), description="the pretrained model")
     method: Annotated[MethodConfig, Field(discriminator="name")] = Field(
-        default_factory=lambda: PrefixConfig(), description="what is learned"
+        default_factory=lambda: PrefixTuning(), description="what is learned"
     )
     data: DataConfig = Field(description="what is learned from and scored on")
     train: TrainConfig = Field(default_factory=lambda: TrainConfig(), description="the training loop")
@@ -320,7 +320,7 @@ def _problems(raw: Mapping[str, Any], root: KeyPath) -> Iterator[tuple[KeyPath, 
 def _method(raw: Any) -> type[BaseModel]:
     """Return the model of a method section; of `prefix` where the name is missing or unknown (reported later)."""
     name = raw.get("name") if isinstance(raw, Mapping) else None
-    return METHOD_CONFIGS.get(name, PrefixConfig) if isinstance(name, str) else PrefixConfig
+    return METHOD_CONFIGS.get(name, PrefixTuning) if isinstance(name, str) else PrefixTuning
 
 
 def _belongs(section: type[BaseModel], key: str, name: str) -> str:
@@ -345,7 +345,7 @@ def _explain(error: Any, where: Where, root: KeyPath) -> str:
         got = value.get("name") if isinstance(value, Mapping) else value
         guess = nearest(got, METHOD_CONFIGS) if isinstance(got, str) else ""
         return f"{start}: expected one of {', '.join(METHOD_CONFIGS)}; got {show(got)}{guess}."
-    sections: dict[str, type[BaseModel]] = {**SECTION_CONFIGS, "method": PrefixConfig}
+    sections: dict[str, type[BaseModel]] = {**SECTION_CONFIGS, "method": PrefixTuning}
     info = (sections[path[0]] if len(path) == 2 else Recipe).model_fields.get(path[-1]) if path else None
     if info is None:
         return f"{start}: {error['msg']}, got {show(value)}."

@@ -74,7 +74,7 @@ def _decode_batch(
     stored = backbone.model.generation_config
     backbone.model.generation_config = GenerationConfig()  # transformers fills from it whatever `options` leaves out
     try:
-        out = backbone.model.generate(**batch.inputs(steering.position_offset), generation_config=options)
+        out = backbone.model.generate(**batch.inputs(), generation_config=options)
     finally:
         backbone.model.generation_config = stored
     rows = []

@@ -56,7 +56,12 @@ def dry_run(recipe: Recipe) -> DryRun:
     Raises:
         BackboneError: the config of the backbone cannot be had.
     """
-    backbone = Backbone.plan(recipe.backbone.id, revision=recipe.backbone.revision, attention=recipe.backbone.attention)
+    backbone = Backbone.plan(
+        recipe.backbone.id,
+        revision=recipe.backbone.revision,
+        attention=recipe.backbone.attention,
+        tokenizer=getattr(recipe.method, "length", 0) is None,  # then it is counted
+    )
     method = build_method(backbone, recipe)
     trained = trained_count(method) if method else 0
     pairs, source = _pairs(recipe)

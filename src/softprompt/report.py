@@ -114,7 +114,7 @@ def _usage(recipe: Recipe) -> str:
     if recipe.method.name == "finetune":
         return "`model/` is a transformers folder: give it as the backbone, or to transformers' `from_pretrained`."
     if recipe.method.name in ("adapter", "dept"):
-        loader = {"adapter": "Adapter", "dept": "DePT"}[recipe.method.name]
+        loader = {"adapter": "AdapterMethod", "dept": "DeptMethod"}[recipe.method.name]
         return f"`adapter/` is read by `softprompt.methods.{loader}.load(backbone, 'adapter')`."
     if recipe.method.name == "lora":
         return "`adapter/` is a PEFT folder: `PeftModel.from_pretrained(model, 'adapter')`."

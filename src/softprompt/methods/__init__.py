@@ -9,12 +9,12 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from softprompt.backbone import Backbone
-from softprompt.methods.adapter import Adapter
-from softprompt.methods.dept import DePT
-from softprompt.methods.finetune import FineTuning
-from softprompt.methods.lora import Lora
-from softprompt.methods.prefix import PrefixTuning
-from softprompt.methods.prompt import PromptTuning
+from softprompt.methods.adapter import AdapterMethod
+from softprompt.methods.dept import DeptMethod
+from softprompt.methods.finetune import FinetuneMethod
+from softprompt.methods.lora import LoraMethod
+from softprompt.methods.prefix import PrefixMethod
+from softprompt.methods.prompt import PromptMethod
 from softprompt.prompt import Prompt
 
 
@@ -23,7 +23,7 @@ class Steering(Protocol):
 
     @property
     def position_offset(self) -> int:
-        """Positions that the steering occupies in front of the text: real tokens start at this position."""
+        """Positions of the window that the steering takes beside its virtual tokens; `attach` sees to them."""
 
     def place(self, backbone: Backbone, source: Sequence[int]) -> tuple[int, ...]:
         """A source's token ids with the steering's virtual tokens among them, where it has any."""
@@ -78,12 +78,12 @@ class Untuned:
 
 
 METHODS: Mapping[str, Callable[[Backbone, Any], Method]] = {
-    "prefix": PrefixTuning.build,
-    "prompt": PromptTuning.build,
-    "dept": DePT.build,
-    "finetune": FineTuning.build,
-    "adapter": Adapter.build,
-    "lora": Lora.build,
+    "prefix": PrefixMethod.build,
+    "prompt": PromptMethod.build,
+    "dept": DeptMethod.build,
+    "finetune": FinetuneMethod.build,
+    "adapter": AdapterMethod.build,
+    "lora": LoraMethod.build,
 }
 
 
@@ -104,14 +104,14 @@ def state(method: Method) -> dict[str, Tensor]:
 
 __all__ = [
     "METHODS",
-    "Adapter",
-    "DePT",
-    "FineTuning",
-    "Lora",
+    "AdapterMethod",
+    "DeptMethod",
+    "FinetuneMethod",
+    "LoraMethod",
     "Method",
     "OwnRates",
-    "PrefixTuning",
-    "PromptTuning",
+    "PrefixMethod",
+    "PromptMethod",
     "Savable",
     "Steering",
     "Untuned",

@@ -41,7 +41,7 @@ class Bottleneck(nn.Module):
         return changed
 
 
-class Adapter(nn.Module):
+class AdapterMethod(nn.Module):
     """One bottleneck behind each module of `places`."""
 
     position_offset = 0
@@ -52,7 +52,7 @@ class Adapter(nn.Module):
         self.bottlenecks = nn.ModuleList(Bottleneck(embed, bottleneck, norm=design == "lin") for _ in places)
 
     @classmethod
-    def build(cls, backbone: Backbone, config: Any) -> "Adapter":
+    def build(cls, backbone: Backbone, config: Any) -> "AdapterMethod":
         """From the `method` part of a recipe, on the backbone's device, in float32.
 
         Raises:
@@ -106,7 +106,7 @@ class Adapter(nn.Module):
         save_artefact(folder, self.trainable(), facts, backbone_id=backbone_id, backbone_hash=backbone_hash)
 
     @classmethod
-    def load(cls, backbone: Backbone, folder: str | Path) -> "Adapter":
+    def load(cls, backbone: Backbone, folder: str | Path) -> "AdapterMethod":
         """Read a folder written by `save`.
 
         Raises:

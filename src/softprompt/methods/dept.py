@@ -10,7 +10,7 @@ demands texts padded to S; on a decoder-only backbone the change is on the sourc
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from softprompt.artefact import load_artefact, save_artefact
 from softprompt.backbone import Backbone
 from softprompt.embed import virtual_tokens, vocabulary_size, with_indices
 from softprompt.errors import ConfigError
-from softprompt.init import prompt_rows
+from softprompt.init import kept_tensors, length_of, prompt_rows
 
 BUDGET = 100
 """Virtual tokens of prompt tuning that the paper's models have the parameters of."""
@@ -35,7 +35,7 @@ def rank_for(length: int, text_length: int, embed: int, budget: int = BUDGET) ->
     return max(0, (budget - length) * embed // (text_length + embed))
 
 
-class DePT(nn.Module):
+class DeptMethod(nn.Module):
     """The trainable prompt (P, E), A (S, R) and B (R, E)."""
 
     position_offset = 0
@@ -51,28 +51,40 @@ class DePT(nn.Module):
         self.lowrank_lr: float | None = None
 
     @classmethod
-    def build(cls, backbone: Backbone, config: Any) -> "DePT":
+    def build(cls, backbone: Backbone, config: Any) -> "DeptMethod":
         """From the `method` part of a recipe, on the backbone's device, in float32.
 
         Raises:
             ConfigError: the budget leaves no rank, or an initial text or label has no tokens.
         """
-        embed = backbone.hidden_width()
-        rank = config.rank or rank_for(config.length, config.text_length, embed)
+        embed, length = backbone.hidden_width(), length_of(backbone, config)
+        rank = config.rank or rank_for(length, config.text_length, embed)
         if rank < 1:
             raise ConfigError(
-                f"method.length: a prompt of {config.length} leaves no rank within {BUDGET} x {embed} parameters. "
+                f"method.length: a prompt of {length} leaves no rank within {BUDGET} x {embed} parameters. "
                 "Shorten it, or set method.rank."
             )
         with torch.device(backbone.device):
-            method = cls(
-                embed=embed, length=config.length, text_length=config.text_length, rank=rank, scale=config.scale
-            )
+            method = cls(embed=embed, length=length, text_length=config.text_length, rank=rank, scale=config.scale)
         method.lowrank_lr = config.lowrank_lr
         if backbone.device.type != "meta":
             with torch.no_grad():
-                method.prompt.copy_(prompt_rows(backbone, config))
+                method.prompt.copy_(prompt_rows(backbone, config, length))
+                if config.init == "file":
+                    method._start_lowrank(kept_tensors(config.init_file, backbone), config.init_file)
         return method
+
+    def _start_lowrank(self, kept: Mapping[str, Tensor], file: str) -> None:
+        """Take A and B too where the file is of DePT; a prompt has none."""
+        for name, parameter in (("lowrank_a", self.lowrank_a), ("lowrank_b", self.lowrank_b)):
+            if name not in kept:
+                continue
+            if kept[name].shape != parameter.shape:
+                raise ConfigError(
+                    f"method.init_file: expected {name} of shape {tuple(parameter.shape)}, got "
+                    f"{tuple(kept[name].shape)} in {file}. Set method.text_length and method.rank to its own."
+                )
+            parameter.copy_(kept[name])
 
     def place(self, backbone: Backbone, source: Sequence[int]) -> tuple[int, ...]:
         """The prompt's ids, then the source's with their indices."""
@@ -111,7 +123,7 @@ class DePT(nn.Module):
         save_artefact(folder, self.trainable(), facts, backbone_id=backbone_id, backbone_hash=backbone_hash)
 
     @classmethod
-    def load(cls, backbone: Backbone, folder: str | Path) -> "DePT":
+    def load(cls, backbone: Backbone, folder: str | Path) -> "DeptMethod":
         """Read a folder written by `save`.
 
         Raises:

@@ -10,7 +10,7 @@ from softprompt.backbone import Backbone
 from softprompt.errors import ConfigError
 
 
-class FineTuning:
+class FinetuneMethod:
     """The parameters trained, tied ones once; the backbone's dropout is on in training, as it was in pretraining."""
 
     position_offset = 0
@@ -31,7 +31,7 @@ class FineTuning:
             module.requires_grad_(True)
 
     @classmethod
-    def build(cls, backbone: Backbone, config: Any) -> "FineTuning":
+    def build(cls, backbone: Backbone, config: Any) -> "FinetuneMethod":
         """From the `method` part of a recipe. Unfreezes `backbone` in place."""
         return cls(backbone, config.top)
 

@@ -19,7 +19,7 @@ from softprompt.files import load_tensors, save_tensors, verify_manifest, write_
 _TENSORS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
-class Lora:
+class LoraMethod:
     """The low-rank matrices inside `backbone`; everything else stays frozen."""
 
     position_offset = 0
@@ -35,7 +35,7 @@ class Lora:
         self.set_mode(False)
 
     @classmethod
-    def build(cls, backbone: Backbone, config: Any) -> "Lora":
+    def build(cls, backbone: Backbone, config: Any) -> "LoraMethod":
         """From the `method` part of a recipe. Changes `backbone` in place.
 
         Raises:
@@ -92,7 +92,7 @@ class Lora:
         write_folder_atomic(folder, fill)
 
     @classmethod
-    def load(cls, backbone: Backbone, folder: str | Path) -> "Lora":
+    def load(cls, backbone: Backbone, folder: str | Path) -> "LoraMethod":
         """Put the matrices of a folder written by `save` into `backbone`, in place.
 
         Raises:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from softprompt.backbone import Backbone
 from softprompt.forms import VirtualTokenForm
-from softprompt.init import prompt_rows
+from softprompt.init import length_of, prompt_rows
 from softprompt.prompt import Prompt
 
 
-class PromptTuning(nn.Module):
+class PromptMethod(nn.Module):
     """The trainable rows (P, E), through `reparam` where there is one."""
 
     def __init__(self, form: VirtualTokenForm, *, length: int, reparam: str = "none", bottleneck: int = 128) -> None:
@@ -30,7 +30,7 @@ class PromptTuning(nn.Module):
         self.mlp: nn.Sequential | None = None if reparam == "none" else nn.Sequential(*layers, *norm)
 
     @classmethod
-    def build(cls, backbone: Backbone, config: Any) -> "PromptTuning":
+    def build(cls, backbone: Backbone, config: Any) -> "PromptMethod":
         """From the `method` part of a recipe, on the backbone's device, in float32.
 
         Raises:
@@ -38,10 +38,10 @@ class PromptTuning(nn.Module):
         """
         form = VirtualTokenForm(backbone.hidden_width(), config.place, backbone.family)
         with torch.device(backbone.device):
-            method = cls(form, length=config.length, reparam=config.reparam, bottleneck=config.bottleneck)
+            method = cls(form, length=length_of(backbone, config), reparam=config.reparam, bottleneck=config.bottleneck)
         if backbone.device.type != "meta":
             with torch.no_grad():
-                method.prompt.copy_(prompt_rows(backbone, config))
+                method.prompt.copy_(prompt_rows(backbone, config, method.length))
         return method
 
     @property
