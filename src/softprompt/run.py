@@ -95,6 +95,11 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
         if not any(asked == seen for seen, _, _ in known):
             plan = Backbone.plan(own.backbone.id, revision=own.backbone.revision, tokenizer=True)
             splits = data.load(own.data, own.seed)
+            if not splits.train and own.method.name != UNTUNED:
+                raise ConfigError(
+                    f"data.train: the task {own.data.task!r} has no training part; got no training file. "
+                    "Set data.train=FILE, or method=untuned to score the backbone alone."
+                )
             train, dev = encode_pairs(plan, splits.train), encode_pairs(plan, splits.dev)
             known.append((asked, plan, Job(own, train, dev, splits.test)))
         plan, shared = next((plan, job) for seen, plan, job in known if seen == asked)
@@ -205,7 +210,7 @@ def _open_folder(place: Path, recipe: Recipe, backbone: Backbone, *, root: Path,
     write_text_atomic(root / RECIPE, dump_yaml(whole))
     if place != root:
         write_text_atomic(place / RECIPE, dump_yaml(recipe))
-    env = environment(backbone.device) | {"data": data.fingerprint(data.files(recipe.data))}
+    env = environment(backbone.device) | {"data": data.identity(recipe.data)}
     write_text_atomic(root / "env.json", json.dumps(env, indent=2) + "\n")
     write_text_atomic(root / STATUS, json.dumps({"status": "running"}) + "\n")
 
