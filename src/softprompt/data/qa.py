@@ -25,8 +25,9 @@ def pad_punctuation(text: str) -> str:
 def qa_record(record: Record) -> Record:
     """Check `id`, `question`, `context` and `answers`, and add `question_padded`, `context_padded`, `answers_padded`.
 
-    `answers` becomes the list of those that are not blank, in their order, repeated ones kept. Raises DataError for a
-    text that is missing, blank or not a text, and for a question with no answer.
+    Outer white space of question and context goes. `answers` becomes the list of those that are not blank, in their
+    order, repeated ones kept. Raises DataError for a text that is missing, blank or not a text, and for a question
+    with no answer.
     """
     values = record.values
     for name in ("id", "question", "context"):
@@ -38,9 +39,10 @@ def qa_record(record: Record) -> Record:
     answers = [answer for answer in answers if answer.strip()]
     if not answers:
         raise DataError(f"{record.where}: expected at least one answer to {values['id']!r}, got none.")
-    padded = {f"{name}_padded": pad_punctuation(values[name]) for name in ("question", "context")}
-    padded_answers = [pad_punctuation(answer) for answer in answers]
-    return replace(record, values={**values, "answers": answers, **padded, "answers_padded": padded_answers})
+    made: dict[str, Any] = {"answers": answers, "answers_padded": [pad_punctuation(answer) for answer in answers]}
+    for name in ("question", "context"):
+        made |= {name: values[name].strip(), f"{name}_padded": pad_punctuation(values[name])}
+    return replace(record, values={**values, **made})
 
 
 def _show(value: Any) -> str:
