@@ -83,11 +83,11 @@ def _pairs(recipe: Recipe) -> tuple[int | None, str]:
     except ConfigError:
         if recipe.data.task is None:
             raise
-    published = load_task(recipe.data.task).counts.get("train") if recipe.data.task else None
-    if published is None or published.pairs is None:
+    published = load_task(recipe.data.task).train_pairs() if recipe.data.task else None
+    if published is None:
         return None, "no data given"
     cap = recipe.data.max_train
-    return (min(cap, published.pairs) if cap else published.pairs), "as published; no data given"
+    return (min(cap, published) if cap else published), "as published; no data given"
 
 
 def _memory(backbone: Backbone, recipe: Recipe, trained: int) -> dict[str, int]:

@@ -112,6 +112,8 @@ def test_scores_are_the_best_over_all_answers(tmp_path: Path) -> None:
         ("François paid £5", "Fran ç ois paid £ 5"),
         ("  two\n\tlines ", "two lines"),
         ("a\u00a0b", "a \u00a0 b"),
+        ("a\vb", "a \v b"),
+        ("\n ", ""),
     ],
 )
 def test_pad_punctuation(text: str, padded: str) -> None:

@@ -10,6 +10,7 @@ from softprompt.config import DataConfig
 from softprompt.data import load
 from softprompt.data.squad import read_squad
 from softprompt.errors import ConfigError, DataError
+from softprompt.metrics import score_suite
 
 QUESTION = {"id": "q1", "question": "Where?", "answers": [{"text": "here", "answer_start": 0}]}
 
@@ -91,6 +92,17 @@ def test_official_counts(squad_folder: Path, squadshifts_folder: Path) -> None:
     assert len(splits.dev) == 10_570 and sum(len(x.targets) for x in splits.dev) == 34_726
     assert len({x.meta["id"] for x in splits.dev}) == 10_570 and len({x.source for x in splits.dev}) == 10_535
     assert splits.test == splits.dev
+
+
+def test_predictions_are_scored_by_id(squad_folder: Path) -> None:
+    """The published predictions of the BERT ensemble: 86.2 and 92.2 in its paper."""
+    path = squad_folder / "dev-v1.1.recovered.json"
+    test = load(DataConfig(task="squad", train=path, dev=path), 1).test
+    (given,) = (squad_folder / "dev_predictions").glob("BERT*.json")
+    answers = json.loads(given.read_text(encoding="utf-8"))
+    scores = score_suite("squad", [answers[x.meta["id"]] for x in test], [x.targets for x in test]).scores
+    assert scores["exact_match"].value == pytest.approx(86.206, abs=5e-4)
+    assert scores["f1"].value == pytest.approx(92.196, abs=5e-4)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def load(data: DataConfig, seed: int) -> Splits:
     source = task.source if task else USER_FILES
     input_, target = _templates(data, task)
     found = _records(data, task)
-    rows = {split: _rows(where, list(records), source, input_, target) for split, (where, records) in found.items()}
+    rows = {split: _rows(where, records, source, input_, target) for split, (where, records) in found.items()}
     for split, count in task.counts.items() if task is not None else ():
         if split in rows and getattr(data, split) is None:
             _check_counts(split, rows[split], count, found[split][0], data)
@@ -157,19 +157,20 @@ def _records(data: DataConfig, task: Task | None) -> dict[str, tuple[str, Iterab
 
 
 def _rows(
-    where: str, records: Sequence[Record], kind: Source, input_: Template, target: Template
+    where: str, records: Iterable[Record], kind: Source, input_: Template, target: Template
 ) -> tuple[Example, ...]:
     """Fill the templates in: one Example for each record, with all its targets, in order."""
-    if not records:
-        raise DataError(f"{where}: expected at least one row, got none. Is it the right file?")
-    need_columns(records[0], input_.columns + target.columns)
     used = {*input_.columns, *target.columns}
-    out = []
+    out: list[Example] = []
     for record in records:
+        if not out:
+            need_columns(record, input_.columns + target.columns)
         kept = set(record.values) - used if kind.keep is None else set(kind.keep)
         meta = {key: value for key, value in record.values.items() if key in kept}
         source = input_.render(record.values, record.where)
         out.append(Example(source, target.expand(record.values, record.where), meta))
+    if not out:
+        raise DataError(f"{where}: expected at least one row, got none. Is it the right file?")
     return tuple(out)
 
 

@@ -9,7 +9,7 @@ from softprompt.data.table import Record
 from softprompt.errors import ConfigError
 from softprompt.tasks import Hub, Split
 
-OTHERWISE = "Or set data.dir=FOLDER to read the official files."
+OTHERWISE = "Or get the official files (softprompt fetch TASK) and set data.dir=FOLDER."
 
 
 def read_hub(hub: Hub, split: Split) -> Iterator[Record]:

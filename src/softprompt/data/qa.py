@@ -8,8 +8,7 @@ from typing import Any
 from softprompt.data.table import Record
 from softprompt.errors import DataError
 
-_NON_WORD = re.compile(r"(\W)", re.ASCII)
-_SPACES = re.compile(r"[\t\n\f\r ]+")
+_PIECES = re.compile(r"\w+|[^\w\t\n\f\r ]", re.ASCII)
 
 
 @lru_cache(maxsize=64)
@@ -19,7 +18,7 @@ def pad_punctuation(text: str) -> str:
     T5's rule, which Lester et al. 2021 share (Raffel et al. 2020, `_pad_punctuation` of t5.data.preprocessors). Only
     ASCII letters count, as in their regular expressions: `François?` becomes `Fran ç ois ?`. Outer space is stripped.
     """
-    return _SPACES.sub(" ", _NON_WORD.sub(r" \1 ", text)).strip()
+    return " ".join(_PIECES.findall(text))
 
 
 def qa_record(record: Record) -> Record:

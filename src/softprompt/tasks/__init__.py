@@ -94,6 +94,13 @@ class Task(_Part):
     mean_tokens: MeanTokens | None = None
     decode: Mapping[str, Any] = Field(default_factory=dict, description="fields of a recipe's decode section")
 
+    def train_pairs(self) -> int | None:
+        """Return the number of training pairs as published; None where it is not."""
+        count = self.counts.get("train")
+        if count is not None and self.source.unit == "row" and self.source.train_targets == "first":
+            return count.sources
+        return count.pairs if count is not None else None
+
     def decode_for(self, strategy: object) -> dict[str, Any]:
         """Return the decode settings for a recipe that asks for `strategy` (None: it does not say)."""
         same = strategy in (None, self.decode.get("strategy", "beam"))
