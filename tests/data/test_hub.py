@@ -50,6 +50,18 @@ def test_rows_in_order_with_their_place(folder: Path) -> None:
     assert len(list(read_hub(hub(folder), "dev"))) == 2
 
 
+def test_class_numbers_become_what_the_official_files_write(folder: Path) -> None:
+    from pyarrow import Table, parquet
+
+    rows = [{"sentence": "a", "label": 1}, {"sentence": "b", "label": 0}, {"sentence": "c", "label": -1}]
+    (folder / "validation.parquet").unlink()
+    parquet.write_table(Table.from_pylist(rows), folder / "train.parquet")
+    records = read_hub(hub(folder, columns={}, classes={"label": ["no", "yes"]}), "train")
+    assert [next(records).values["label"] for _ in range(2)] == ["yes", "no"]
+    with pytest.raises(DataError, match=r"row 3: expected a class number from 0 to 1 in column 'label', got -1"):
+        next(records)
+
+
 def test_fingerprint_is_that_of_the_content(folder: Path, tmp_path: Path) -> None:
     train, dev = (hub_fingerprint(hub(folder), split) for split in ("train", "dev"))
     assert train == hub_fingerprint(hub(folder), "train") != dev and len(train) == 64

@@ -1,12 +1,12 @@
 """Rows of a data set on the Hugging Face hub, through the library `datasets` and its cache."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from softprompt.data.table import Record
-from softprompt.errors import ConfigError
+from softprompt.errors import ConfigError, DataError
 from softprompt.tasks import Hub, Split
 
 OTHERWISE = "Or get the official files (softprompt fetch TASK) and set data.dir=FOLDER."
@@ -16,13 +16,15 @@ def read_hub(hub: Hub, split: Split) -> Iterator[Record]:
     """Read one split, in the hub's order, a record for each row; it is downloaded to the cache of `datasets` first.
 
     `hub.id` may be a local folder of Parquet files. Raises ConfigError where `datasets` is not installed, the data set
-    or its split is not there, cannot be reached and is not in the cache, or needs a loading script, which is never run.
+    or its split is not there, cannot be reached and is not in the cache, or needs a loading script, which is never run;
+    DataError for a class number out of range.
     """
     name = hub.splits[split]
     for number, row in enumerate(_load(hub, name), 1):
         place = f"{hub.config or 'default'}/{name}, row {number}"
-        picked = {column: _pick(row, path, hub, place) for column, path in hub.columns.items()}
-        yield Record({**row, **picked}, Path(hub.id), None, place)
+        values = row | {column: _pick(row, path, hub, place) for column, path in hub.columns.items()}
+        values |= {column: _class(values, column, names, hub, place) for column, names in hub.classes.items()}
+        yield Record(values, Path(hub.id), None, place)
 
 
 def hub_fingerprint(hub: Hub, split: Split) -> str:
@@ -74,6 +76,17 @@ def _pick(row: Mapping[str, Any], path: str, hub: Hub, place: str) -> Any:
             )
         value = value[key]
     return value
+
+
+def _class(values: Mapping[str, Any], column: str, names: Sequence[str], hub: Hub, place: str) -> str:
+    """The name of a class number."""
+    number = values.get(column)
+    if not isinstance(number, int) or not 0 <= number < len(names):
+        raise DataError(
+            f"{hub.id}: {place}: expected a class number from 0 to {len(names) - 1} in column {column!r}, "
+            f"got {number!r}. (-1 is a label that the publishers keep to themselves.)"
+        )
+    return names[number]
 
 
 def _first_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ def pad_punctuation(text: str) -> str:
 
     T5's rule, which Lester et al. 2021 share (Raffel et al. 2020, `_pad_punctuation` of t5.data.preprocessors). Only
     ASCII letters count, as in their regular expressions: `François?` becomes `Fran ç ois ?`. Outer space is stripped.
+    (DePT's copy of the rule keeps the letters of every script together; on ASCII texts both are the same.)
     """
     return " ".join(_PIECES.findall(text))
 

@@ -37,6 +37,9 @@ class Hub(_Part):
     columns: Mapping[str, str] = Field(
         default_factory=dict, description="our column -> the hub's, as a path with dots; the others keep their names"
     )
+    classes: Mapping[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="column of class numbers -> what the official files write for 0, 1, ..."
+    )
 
 
 class Source(_Part):
