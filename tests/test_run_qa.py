@@ -54,8 +54,9 @@ def test_a_task_without_a_training_part(place: Path, tmp_path: Path) -> None:
     """It is scored with nothing learned, and refused where something is to be learned."""
     test = squad_file(tmp_path / "test.json", 2)
     alone = ["data.task=xquad-en", f"data.test={test}"]
-    with pytest.raises(ConfigError, match=r"data.train: the task 'xquad-en' has no training part.*method=untuned"):
-        run_recipe(recipe(place, *alone), tmp_path / "refused", quiet=True)
+    for more in ([], ["untuned=true"]):
+        with pytest.raises(ConfigError, match=r"data.train: the task 'xquad-en' has no training part.*method=untuned"):
+            run_recipe(recipe(place, *alone, *more), tmp_path / "refused", quiet=True)
     assert not (tmp_path / "refused").exists()
     (result,) = run_recipe(recipe(place, *alone, "method=untuned"), tmp_path / "run", quiet=True)
     assert set(result.scores) == {"exact_match", "f1"}

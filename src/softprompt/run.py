@@ -83,7 +83,7 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
     """Check every arm on the weightless backbone before anything is written; arms that ask for the same share it.
 
     Raises:
-        ConfigError: no such suite.
+        ConfigError: no such suite, or nothing to train on.
         DataError: malformed data, or texts that do not fit the window.
         BackboneError: no such backbone, or one that the method cannot steer.
     """
@@ -95,15 +95,15 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
         if not any(asked == seen for seen, _, _ in known):
             plan = Backbone.plan(own.backbone.id, revision=own.backbone.revision, tokenizer=True)
             splits = data.load(own.data, own.seed)
-            if not splits.train and own.method.name != UNTUNED:
-                raise ConfigError(
-                    f"data.train: the task {own.data.task!r} has no training part; got no training file. "
-                    "Set data.train=FILE, or method=untuned to score the backbone alone."
-                )
             train, dev = encode_pairs(plan, splits.train), encode_pairs(plan, splits.dev)
             known.append((asked, plan, Job(own, train, dev, splits.test)))
         plan, shared = next((plan, job) for seen, plan, job in known if seen == asked)
         jobs[arm] = replace(shared, recipe=own)
+        if not shared.train and own.method.name != UNTUNED:
+            raise ConfigError(
+                f"data.train: the task {own.data.task!r} has no training part; got no training file. "
+                "Set data.train=FILE, or method=untuned to score the backbone alone."
+            )
         _require_room(plan, jobs[arm])
     return jobs
 
