@@ -7,8 +7,8 @@ kept. Prompt and low-rank part have learning rates of their own.
 Differences from the reference code: words are counted in their own text, where it counts the pads of texts padded to
 S. That is the same on encoder-decoders, padded on the right; on decoder-only backbones it pads on the left, and
 `positions: reference` counts as it does in decoding, so that a text ends at S. (In training it counts the label's
-tokens too, which puts a source elsewhere than in decoding.) A text longer than S keeps plain embeddings beyond, where it
-demands texts of S; on a decoder-only backbone the change is on the source alone.
+tokens too, which puts a source elsewhere than in decoding.) A text longer than S keeps plain embeddings beyond, where
+it demands texts of S; on a decoder-only backbone the change is on the source alone.
 """
 
 import math
