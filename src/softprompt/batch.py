@@ -8,7 +8,7 @@ Frame of the seq2seq family: source and target each as the backbone's tokenizer 
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -114,6 +114,12 @@ def encode_pairs(backbone: Backbone, examples: Sequence[Example]) -> list[Encode
     ]
 
 
+def encode_text(backbone: Backbone, text: str) -> tuple[int, ...]:
+    """A text's own tokens, without a frame."""
+    assert backbone.tokenizer is not None
+    return tuple(backbone.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
 def require_fit(lengths: Sequence[int], limit: int | None, *, what: str, offset: int = 0) -> None:
     """Refuse token counts that do not fit the window beside `offset` positions of the prompt.
 
@@ -137,6 +143,12 @@ def require_fit(lengths: Sequence[int], limit: int | None, *, what: str, offset:
 def positions_taken(backbone: Backbone, pair: Encoded) -> int:
     """Positions of the window that a pair needs: all tokens in a row, or the longer side of an encoder-decoder."""
     return len(pair) if backbone.family == "causal" else max(len(pair.source), len(pair.target))
+
+
+def batches_by_length(rows: Sequence[Sized], size: int) -> list[list[int]]:
+    """Indices of `rows` in batches of similar lengths, the shortest first; ties in order."""
+    order = sorted(range(len(rows)), key=lambda index: (len(rows[index]), index))
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def make_batch(backbone: Backbone, steering: Steering, pairs: Sequence[Encoded]) -> Batch:
