@@ -12,6 +12,7 @@ import torch
 from jobs import tiny_job
 from tokenizers import processors
 
+from softprompt.attached import Attached
 from softprompt.backbone import Backbone
 from softprompt.batch import encode_sources, encode_targets
 from softprompt.config import DecodeConfig, load_recipe
@@ -191,3 +192,9 @@ def test_a_whole_run_predicts_label_words_alone(name: str, tmp_path: Path) -> No
     targets = {f"{json.loads(line)['target']} |" for line in (tmp_path / "train.jsonl").read_text().splitlines()}
     lines = (tmp_path / "run" / "predictions" / "test.jsonl").read_text().splitlines()
     assert len(results) == 2 and {json.loads(line)["prediction"] for line in lines} <= targets
+
+
+def test_the_front_door_takes_label_words() -> None:
+    model = Attached(factories.backbone("gpt2"), Untuned())
+    want = decode_texts(model.backbone, Untuned(), SOURCES, config(), labels=WORDS)
+    assert model.generate(SOURCES, labels=WORDS, max_new_tokens=20) == [row.text for row in want]

@@ -74,8 +74,9 @@ def test_padded_equals_unpadded_and_no_start_changes_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_saved_and_loaded_equals_before_here_and_in_peft(name: str, tmp_path: Path) -> None:
     bone, pairs = factories.backbone(name), factories.pairs(3)
+    before = bone.hash()
     method = moved(bone)
-    method.save(tmp_path / "adapter", backbone_id=name, backbone_hash="")
+    method.save(tmp_path / "adapter", backbone_id=name, backbone_hash=before)
     fresh = factories.backbone(name)
     assert nll(fresh, LoraMethod.load(fresh, tmp_path / "adapter"), pairs) == nll(bone, method, pairs)
     theirs = peft.PeftModel.from_pretrained(factories.model(name), str(tmp_path / "adapter")).eval()
@@ -88,8 +89,10 @@ def test_saved_and_loaded_equals_before_here_and_in_peft(name: str, tmp_path: Pa
 
 
 def test_a_folder_of_another_backbone_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
-    moved(factories.backbone("gpt2")).save(tmp_path / "adapter", backbone_id="gpt2", backbone_hash="")
-    with pytest.raises(CheckpointError, match="do not fit backbone"):
+    bone = factories.backbone("gpt2")
+    before = bone.hash()
+    moved(bone).save(tmp_path / "adapter", backbone_id="gpt2", backbone_hash=before)
+    with pytest.raises(CheckpointError, match="learned on backbone 'gpt2'"):
         LoraMethod.load(factories.backbone("gpt2", n_layer=3), tmp_path / "adapter")
     path = tmp_path / "adapter" / "adapter_model.safetensors"
     raw = bytearray(path.read_bytes())

@@ -119,18 +119,12 @@ def _source(recipe: Recipe) -> str:
 def _usage(recipe: Recipe) -> str:
     if recipe.method.name == "finetune":
         return "`model/` is a transformers folder: give it as the backbone, or to transformers' `from_pretrained`."
-    if recipe.method.name in ("adapter", "dept"):
-        loader = {"adapter": "AdapterMethod", "dept": "DeptMethod"}[recipe.method.name]
-        return f"`adapter/` is read by `softprompt.methods.{loader}.load(backbone, 'adapter')`."
-    if recipe.method.name == "lora":
-        return "`adapter/` is a PEFT folder: `PeftModel.from_pretrained(model, 'adapter')`."
     if recipe.method.name in ("incontext", UNTUNED):
         return "Nothing was learned: what is put before each source follows from the recipe and its training data."
     return f"""```python
-from softprompt import Backbone, Prompt, decode_texts
-from softprompt.config import DecodeConfig
+import softprompt
 
-backbone = Backbone.load({json.dumps(recipe.backbone.id)})
-prompt = Prompt.load("prompt", backbone_hash=backbone.hash())
-print(decode_texts(backbone, prompt, ["name : ... | area : ..."], DecodeConfig())[0].text)
+backbone = softprompt.Backbone.load({json.dumps(recipe.backbone.id)})
+model = softprompt.load(backbone, ".")  # this folder
+print(model.generate(["name : ... | area : ..."])[0])
 ```"""

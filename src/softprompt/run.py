@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from softprompt import data
-from softprompt.backbone import Backbone, quiet_transformers
+from softprompt.backbone import Backbone
 from softprompt.batch import Encoded, encode_pairs, encode_sources, positions_taken, require_fit
 from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
 from softprompt.console import Progress, say
 from softprompt.decode import Decoded, decode_texts
 from softprompt.errors import ConfigError, SoftpromptError, TrainingError
-from softprompt.files import write_folder_atomic, write_text_atomic
+from softprompt.files import write_text_atomic
 from softprompt.fit import Fitted, fit
 from softprompt.incontext import InContext
 from softprompt.labels import LabelWords, distinct_targets
 from softprompt.machine import environment, peak_memory_bytes, reset_peak_memory
 from softprompt.method_config import InContextConfig
-from softprompt.methods import METHODS, Method, Savable, Steering, Untuned, room_taken, trained_count
+from softprompt.methods import METHODS, Method, Steering, Untuned, room_taken, trained_count
 from softprompt.metrics import SuiteResult, find_suite, score_suite, with_bertscore
 from softprompt.tasks import load_task
 from softprompt.types import Example
@@ -190,7 +190,7 @@ def _run_arm(arm: str, job: Job, place: Path, *, root: Path, whole: Recipe, quie
             training = asdict(fitted) | {"peak_memory_bytes": peak_memory_bytes(backbone.device)}
             if backbone.frozen_hash() != frozen:
                 raise TrainingError("frozen parameters of the backbone changed during training; nothing was kept.")
-            steering = _keep(backbone, method, recipe, place, whole_hash, fitted)
+            steering = _keep(method, recipe, place, whole_hash, fitted)
         rows, decoding = _decode(backbone, steering, job, arm, quiet)
         result = _score(arm, recipe, job.test, rows, training, decoding, total, method)
         _write_predictions(place, job.test, rows)
@@ -235,26 +235,11 @@ def _open_folder(place: Path, recipe: Recipe, backbone: Backbone, *, root: Path,
     write_text_atomic(root / STATUS, json.dumps({"status": "running"}) + "\n")
 
 
-def _keep(backbone: Backbone, method: Method, recipe: Recipe, place: Path, before: str, fitted: Fitted) -> Steering:
-    """Write the artefact and return what to decode with: the folded prompt, or the changed backbone itself."""
-    if isinstance(method, Savable):
-        method.save(place / "adapter", backbone_id=recipe.backbone.id, backbone_hash=before)
-        return method
-    prompt = method.fold()
-    if prompt is None:
-        assert backbone.tokenizer is not None
-        tokenizer = backbone.tokenizer
-
-        def fill(into: Path) -> None:
-            backbone.model.save_pretrained(into)
-            tokenizer.save_pretrained(into)
-
-        with quiet_transformers():
-            write_folder_atomic(place / "model", fill)
-        return method
+def _keep(method: Method, recipe: Recipe, place: Path, before: str, fitted: Fitted) -> Steering:
+    """Write the artefact and return what to decode with."""
     extra = {"step": fitted.selected_step, "dev_loss": fitted.dev_loss, "seed": recipe.seed}
-    prompt.save(place / "prompt", backbone_id=recipe.backbone.id, backbone_hash=before, extra=extra)
-    return prompt
+    method.save(place / method.kept_in, backbone_id=recipe.backbone.id, backbone_hash=before, extra=extra)
+    return method.fold()
 
 
 def _decode(

@@ -8,7 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from softprompt.artefact import Facts, read_facts
 from softprompt.backbone import Backbone
+from softprompt.errors import CheckpointError
 from softprompt.methods.adapter import AdapterMethod
 from softprompt.methods.dept import DeptMethod
 from softprompt.methods.finetune import FinetuneMethod
@@ -44,8 +46,15 @@ class Method(Steering, Protocol):
     def stored_count(self) -> int:
         """Numbers that the folded artefact keeps."""
 
-    def fold(self) -> Prompt | None:
-        """The artefact to keep; None where there is nothing to fold."""
+    def fold(self) -> Steering:
+        """The same without what only training needs; itself where nothing falls away."""
+
+    @property
+    def kept_in(self) -> str:
+        """Name of the folder in a run that the artefact is kept in."""
+
+    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str, extra: Facts | None = None) -> None:
+        """Write the artefact as `folder`; the hash is that of the backbone before training, `extra` is kept with it."""
 
 
 @runtime_checkable
@@ -54,14 +63,6 @@ class OwnRates(Protocol):
 
     def rates(self) -> Mapping[str, float]:
         """Name of a trainable tensor -> rate, where it is not the recipe's."""
-
-
-@runtime_checkable
-class Savable(Protocol):
-    """A method that is kept as it was trained, in a folder of its own."""
-
-    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str) -> None:
-        """Write `folder`; the hash is that of the backbone before training."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,31 @@ METHODS: Mapping[str, Callable[[Backbone, Any], Method]] = {
 }
 
 
+LOADERS: Mapping[str, Callable[[Backbone, Path], Steering]] = {
+    "prefix": Prompt.load_on,
+    "prompt": Prompt.load_on,
+    "dept": DeptMethod.load,
+    "adapter": AdapterMethod.load,
+    "lora": LoraMethod.load,
+}
+
+
+def load(backbone: Backbone, folder: str | Path) -> Steering:
+    """What a run kept: a folder written by a method's `save`, or the run folder that it lies in.
+
+    LoRA changes `backbone` in place.
+
+    Raises:
+        CheckpointError: missing, damaged, or learned on another backbone.
+    """
+    folder = Path(folder).expanduser()
+    folder = next((folder / name for name in ("prompt", "adapter", "model") if (folder / name).is_dir()), folder)
+    method = read_facts(folder)["method"]
+    if method not in LOADERS:
+        raise CheckpointError(f"{folder}: is a backbone tuned by {method!r}. Give it to Backbone.load.")
+    return LOADERS[method](backbone, folder)
+
+
 def trained_count(method: Method) -> int:
     """Number of trained parameters."""
     return sum(parameter.numel() for parameter in method.trainable().values())
@@ -103,6 +129,7 @@ def state(method: Method) -> dict[str, Tensor]:
 
 
 __all__ = [
+    "LOADERS",
     "METHODS",
     "AdapterMethod",
     "DeptMethod",
@@ -112,9 +139,9 @@ __all__ = [
     "OwnRates",
     "PrefixMethod",
     "PromptMethod",
-    "Savable",
     "Steering",
     "Untuned",
+    "load",
     "room_taken",
     "state",
     "trained_count",

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softprompt.artefact import load_artefact, save_artefact
+from softprompt.artefact import Facts, load_artefact, save_artefact
 from softprompt.backbone import Backbone
 from softprompt.embed import virtual_tokens, vocabulary_size, with_indices
 from softprompt.errors import ConfigError
@@ -38,7 +38,7 @@ def rank_for(length: int, text_length: int, embed: int, budget: int = BUDGET) ->
 class DeptMethod(nn.Module):
     """The trainable prompt (P, E), A (S, R) and B (R, E)."""
 
-    position_offset = 0
+    position_offset, kept_in = 0, "adapter"
 
     def __init__(self, *, embed: int, length: int, text_length: int, rank: int, scale: str) -> None:
         super().__init__()
@@ -114,12 +114,13 @@ class DeptMethod(nn.Module):
         """P E + (S + E) R."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def fold(self) -> None:
-        """Kept as it is, by `save`."""
+    def fold(self) -> "DeptMethod":
+        """Itself: what is trained is what is kept."""
+        return self
 
-    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str) -> None:
+    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str, extra: Facts | None = None) -> None:
         """The tensors, the facts and a manifest."""
-        facts = {"method": "dept", "scale": self.scale_name}
+        facts = {"method": "dept", "scale": self.scale_name, **(extra or {})}
         save_artefact(folder, self.trainable(), facts, backbone_id=backbone_id, backbone_hash=backbone_hash)
 
     @classmethod

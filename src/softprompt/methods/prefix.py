@@ -8,11 +8,13 @@ Embedding(P, E) -> Linear(E, hidden) -> Tanh -> Linear(hidden, W). After trainin
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from softprompt.artefact import Facts
 from softprompt.backbone import Backbone
 from softprompt.errors import ConfigError
 from softprompt.forms import PrefixForm
@@ -75,6 +77,8 @@ class Bank(nn.Module):
 
 class PrefixMethod(nn.Module):
     """The trainable prefix. `dropout` acts on the produced keys and values during training only."""
+
+    kept_in = "prompt"
 
     def __init__(
         self,
@@ -195,6 +199,10 @@ class PrefixMethod(nn.Module):
             numbers_PW = self().detach().clone()
         self.train(training)
         return Prompt(numbers_PW, self.form)
+
+    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str, extra: Facts | None = None) -> None:
+        """See `Prompt.save`."""
+        self.fold().save(folder, backbone_id=backbone_id, backbone_hash=backbone_hash, extra=extra)
 
 
 def _chosen(backbone: Backbone, kinds: Sequence[str] | None) -> tuple[Site, ...]:

@@ -6,11 +6,13 @@ Letters: P prompt length, E embedding width. Reparametrised or not: `none`, `mlp
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from softprompt.artefact import Facts
 from softprompt.backbone import Backbone
 from softprompt.forms import VirtualTokenForm
 from softprompt.init import length_of, prompt_rows
@@ -19,6 +21,8 @@ from softprompt.prompt import Prompt
 
 class PromptMethod(nn.Module):
     """The trainable rows (P, E), through `reparam` where there is one."""
+
+    kept_in = "prompt"
 
     def __init__(self, form: VirtualTokenForm, *, length: int, reparam: str = "none", bottleneck: int = 128) -> None:
         super().__init__()
@@ -77,3 +81,7 @@ class PromptMethod(nn.Module):
         """The rows without what made them."""
         with torch.no_grad():
             return Prompt(self().detach().clone(), self.form)
+
+    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str, extra: Facts | None = None) -> None:
+        """See `Prompt.save`."""
+        self.fold().save(folder, backbone_id=backbone_id, backbone_hash=backbone_hash, extra=extra)
