@@ -12,7 +12,20 @@ ROOT = Path(softprompt.__file__).parent
 FLOW = (
     *("errors", "types", "recipes", "tasks", "method_config", "config", "template", "data", "table", "metrics"),
     *("files", "console", "machine", "inject", "backbone", "embed", "positions", "forms", "artefact", "prompt"),
-    *("init", "methods", "batch", "incontext", "loss", "labels", "decode", "attached", "train", "checkpoint", "fit"),
+    *(
+        "init",
+        "methods",
+        "per_row",
+        "batch",
+        "incontext",
+        "loss",
+        "labels",
+        "decode",
+        "attached",
+        "train",
+        "checkpoint",
+        "fit",
+    ),
     *("run", "plan", "report"),
     *("listing", "cli", "__main__"),
 )

@@ -1,4 +1,4 @@
-"""Source text to generated text under one steering, through transformers' `generate`; or to the best label word."""
+"""Source text to generated text under one steering, or one a row, by transformers' `generate`; or to a label word."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from softprompt.batch import batches_by_length, encode_sources, make_source_batc
 from softprompt.config import DecodeConfig
 from softprompt.errors import ConfigError
 from softprompt.labels import LabelWords, score_labels
-from softprompt.methods import Steering, room_taken
+from softprompt.methods import Steering
+from softprompt.per_row import PerRow, for_rows, rooms
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Decoded:
 
 def decode_texts(
     backbone: Backbone,
-    steering: Steering,
+    steering: Steering | PerRow,
     sources: Sequence[str],
     config: DecodeConfig,
     *,
@@ -38,29 +39,36 @@ def decode_texts(
 ) -> list[Decoded]:
     """Generate for each source, in the order given.
 
-    Sources are sorted by length and left-padded in batches; rows do not influence each other. The prefix has no batch
-    axis: all rows and beams read the same one. `on_batch` hears the number of sources done. `seed` fixes sampling.
-    Where `config.labels` is on, the answer is one of `labels` and nothing else: see `softprompt.labels`.
+    Sources are sorted by length and left-padded in batches; rows do not influence each other. One prefix for all has no
+    batch axis: all rows and beams read the same one. `PerRow` gives each source a prompt of its own. `on_batch` hears
+    the number of sources done. `seed` fixes sampling. Where `config.labels` is on, the answer is one of `labels` and
+    nothing else: see `softprompt.labels`.
 
     Raises:
-        ConfigError: `labels` without `config.labels`, or the other way round; or label words that cannot be answers.
+        ConfigError: not a prompt for each source; `labels` without `config.labels`, or the other way round; or label
+            words that cannot be answers.
         DataError: a source and `max_new_tokens` do not fit the window beside the prompt.
     """
+    if isinstance(steering, PerRow) and len(steering.prompts) != len(sources):
+        raise ConfigError(f"expected a prompt for each of {len(sources)} sources, got {len(steering.prompts)}.")
     if config.labels != (labels is not None):
         got = f"decode.labels: {str(config.labels).lower()} and {'label words' if labels else 'no label words'}"
         raise ConfigError(f"expected decode.labels and the label words together, got {got}. Give both or neither.")
     if labels is not None:
         return _choose_labels(backbone, steering, sources, config, labels, on_batch)
     ids = encode_sources(backbone, sources)
-    reserved = room_taken(backbone, steering) + (config.max_new_tokens if backbone.family == "causal" else 0)
+    answer = config.max_new_tokens if backbone.family == "causal" else 0
+    reserved = [room + answer for room in rooms(backbone, steering, len(ids))]
     require_fit([len(row) for row in ids], backbone.window, what="sources", offset=reserved)
     options = generation_options(backbone, config)
     backbone.model.eval()
     torch.manual_seed(seed)
     done: list[Decoded] = []
-    with torch.no_grad(), steering.attach(backbone, shared=True):
+    with torch.no_grad():
         for chunk in batches_by_length(ids, config.batch_size):
-            done += _decode_batch(backbone, steering, ids, chunk, options)
+            own = for_rows(steering, chunk)
+            with own.attach(backbone, shared=True):
+                done += _decode_batch(backbone, own, ids, chunk, options)
             if on_batch is not None:
                 on_batch(len(done))
     return sorted(done, key=lambda row: row.index)
@@ -68,7 +76,7 @@ def decode_texts(
 
 def _choose_labels(
     backbone: Backbone,
-    steering: Steering,
+    steering: Steering | PerRow,
     sources: Sequence[str],
     config: DecodeConfig,
     texts: Sequence[str],
@@ -82,7 +90,7 @@ def _choose_labels(
 
 def _decode_batch(
     backbone: Backbone,
-    steering: Steering,
+    steering: Steering | PerRow,
     ids: Sequence[Sequence[int]],
     chunk: Sequence[int],
     options: GenerationConfig,

@@ -27,7 +27,8 @@ from softprompt.batch import (
 )
 from softprompt.config import DecodeConfig
 from softprompt.errors import ConfigError
-from softprompt.methods import Steering, room_taken
+from softprompt.methods import Steering
+from softprompt.per_row import PerRow, for_rows, rooms
 from softprompt.types import Example
 
 MOST = 50
@@ -89,7 +90,7 @@ class LabelWords:
 
 def score_labels(
     backbone: Backbone,
-    steering: Steering,
+    steering: Steering | PerRow,
     sources: Sequence[str],
     labels: LabelWords,
     *,
@@ -110,7 +111,7 @@ def score_labels(
     encoded = [Encoded(ids[index], labels.ids[label]) for index, label in pairs]
     scored = target_log_probs(
         backbone,
-        steering,
+        for_rows(steering, [index for index, _ in pairs]),
         encoded,
         batch_size=batch_size,
         on_batch=None if on_batch is None else lambda done: on_batch(done // len(labels.ids)),
@@ -122,7 +123,7 @@ def score_labels(
 
 def target_log_probs(
     backbone: Backbone,
-    steering: Steering,
+    steering: Steering | PerRow,
     pairs: Sequence[Encoded],
     *,
     batch_size: int,
@@ -134,13 +135,14 @@ def target_log_probs(
         DataError: a pair does not fit the window beside the prompt.
     """
     taken = [positions_taken(backbone, pair) for pair in pairs]
-    require_fit(taken, backbone.window, what="sources with a target", offset=room_taken(backbone, steering))
+    require_fit(taken, backbone.window, what="sources with a target", offset=rooms(backbone, steering, len(pairs)))
     backbone.model.eval()
     rows: dict[int, Tensor] = {}
-    with torch.no_grad(), steering.attach(backbone):
+    with torch.no_grad():
         for chunk in batches_by_length(pairs, batch_size):
-            batch = make_batch(backbone, steering, [pairs[index] for index in chunk])
-            with selecting(backbone.model, batch.predicts_BT):
+            own = for_rows(steering, chunk)
+            batch = make_batch(backbone, own, [pairs[index] for index in chunk])
+            with own.attach(backbone), selecting(backbone.model, batch.predicts_BT):
                 logits_NV = backbone.model(**batch.inputs(), use_cache=False).logits
             loss_N = torch.nn.functional.cross_entropy(logits_NV.float(), batch.labels_N, reduction="none")
             lengths = [len(pairs[index].target) for index in chunk]
