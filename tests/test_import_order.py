@@ -12,21 +12,8 @@ ROOT = Path(softprompt.__file__).parent
 FLOW = (
     *("errors", "types", "recipes", "tasks", "method_config", "config", "template", "data", "table", "metrics"),
     *("files", "console", "machine", "inject", "backbone", "embed", "positions", "forms", "artefact", "prompt"),
-    *(
-        "init",
-        "methods",
-        "per_row",
-        "batch",
-        "incontext",
-        "loss",
-        "labels",
-        "decode",
-        "attached",
-        "train",
-        "checkpoint",
-        "fit",
-    ),
-    *("run", "plan", "report"),
+    *("init", "methods", "per_row", "batch", "incontext", "loss", "labels", "decode", "ensemble", "attached", "train"),
+    *("checkpoint", "fit", "run", "ensemble_runs", "plan", "report"),
     *("listing", "cli", "__main__"),
 )
 MODULES = {path: ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in sorted(ROOT.rglob("*.py"))}
