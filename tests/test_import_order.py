@@ -11,10 +11,9 @@ import softprompt
 ROOT = Path(softprompt.__file__).parent
 FLOW = (
     *("errors", "types", "recipes", "tasks", "method_config", "config", "template", "data", "table", "metrics"),
-    *("files", "console", "machine", "inject", "backbone", "embed", "positions", "forms", "artefact", "prompt"),
-    *("init", "methods", "per_row", "batch", "incontext", "loss", "labels", "decode", "ensemble", "attached", "train"),
-    *("checkpoint", "fit", "run", "ensemble_runs", "plan", "report"),
-    *("listing", "cli", "__main__"),
+    *("files", "console", "fetch", "machine", "inject", "backbone", "embed", "positions", "forms", "artefact"),
+    *("prompt", "init", "methods", "per_row", "batch", "incontext", "loss", "labels", "decode", "ensemble", "attached"),
+    *("train", "checkpoint", "fit", "run", "ensemble_runs", "plan", "report", "listing", "cli", "__main__"),
 )
 MODULES = {path: ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in sorted(ROOT.rglob("*.py"))}
 IDS = [str(path.relative_to(ROOT)) for path in MODULES]

@@ -113,6 +113,29 @@ def list_command(
     print("\n".join(f"{row['name'].ljust(width)}  {row['title']}" for row in rows))
 
 
+@app.command("fetch")
+def fetch_command(
+    task: Annotated[str, typer.Argument(help="A task's name; see `softprompt list tasks`.")],
+    folder: Annotated[Path | None, typer.Option("--dir", help="Where to. Default: data/<task>.")] = None,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> None:
+    """Download a task's official files, check them, and say where they are. Goes on with what was cut short."""
+    from dataclasses import asdict
+
+    from softprompt.console import say
+    from softprompt.fetch import fetch
+    from softprompt.tasks import load_task
+
+    place = folder or Path("data") / task
+    files = fetch(load_task(task), place, quiet=quiet)
+    if as_json:
+        print(json.dumps([{**asdict(file), "path": str(file.path)} for file in files], indent=2))
+    else:
+        print("\n".join(str(file) for file in files))
+    say(f"Use them with data.task={task} data.dir={place}")
+
+
 @app.command("recipe")
 def recipe_command(name: Annotated[str, typer.Argument(help="A bundled recipe's name.")]) -> None:
     """Print a bundled recipe, to be saved and changed: `softprompt recipe e2e > mine.yaml`."""

@@ -81,16 +81,18 @@ def dry_run(recipe: Recipe) -> DryRun:
 
 def _pairs(recipe: Recipe) -> tuple[int | None, str]:
     """Training pairs: counted where the files are there, else as the task publishes them."""
+    on_hub = recipe.data.train is None and data.hub_of(recipe.data) is not None
     try:
-        return len(data.load(recipe.data, recipe.seed).train), "counted"
+        if not on_hub:  # counting would download it
+            return len(data.load(recipe.data, recipe.seed).train), "counted"
     except ConfigError:
         if recipe.data.task is None:
             raise
-    published = load_task(recipe.data.task).counts.get("train")
+    published = load_task(recipe.data.task).train_pairs() if recipe.data.task else None
     if published is None:
         return None, "no data given"
     cap = recipe.data.max_train
-    return (min(cap, published.pairs) if cap else published.pairs), "as published; no data given"
+    return (min(cap, published) if cap else published), "as published; no data given"
 
 
 def _memory(backbone: Backbone, recipe: Recipe, trained: int) -> dict[str, int]:

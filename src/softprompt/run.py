@@ -93,7 +93,7 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
     """Check every arm on the weightless backbone before anything is written; arms that ask for the same share it.
 
     Raises:
-        ConfigError: no such suite.
+        ConfigError: no such suite, or nothing to train on.
         DataError: malformed data, or texts that do not fit the window.
         BackboneError: no such backbone, or one that the method cannot steer.
     """
@@ -109,6 +109,11 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
             known.append((asked, plan, Job(own, splits.train, train, dev, splits.test)))
         plan, shared = next((plan, job) for seen, plan, job in known if seen == asked)
         jobs[arm] = replace(shared, recipe=own)
+        if not shared.train and own.method.name in METHODS:
+            raise ConfigError(
+                f"data.train: the task {own.data.task!r} has no training part; got no training file. "
+                "Set data.train=FILE, or method=untuned to score the backbone alone."
+            )
         _require_room(plan, jobs[arm])
     return jobs
 
@@ -230,7 +235,7 @@ def _open_folder(place: Path, recipe: Recipe, backbone: Backbone, *, root: Path,
     write_text_atomic(root / RECIPE, dump_yaml(whole))
     if place != root:
         write_text_atomic(place / RECIPE, dump_yaml(recipe))
-    env = environment(backbone.device) | {"data": data.fingerprint(data.files(recipe.data))}
+    env = environment(backbone.device) | {"data": data.identity(recipe.data)}
     write_text_atomic(root / "env.json", json.dumps(env, indent=2) + "\n")
     write_text_atomic(root / STATUS, json.dumps({"status": "running"}) + "\n")
 

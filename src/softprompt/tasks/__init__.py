@@ -18,12 +18,45 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Download(_Part):
+    """An official file that `softprompt fetch` gets."""
+
+    url: str = Field(pattern=r"^https?://")
+    file: str = Field(description="name in the folder, with its subfolder if it has one")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="of the file; None: not known")
+    unpack: Mapping[str, str] = Field(default_factory=dict, description="file in the folder -> member of the archive")
+
+
+class Hub(_Part):
+    """A data set on the Hugging Face hub, stored as Parquet."""
+
+    id: str
+    config: str | None = None
+    revision: str | None = Field(default=None, description="branch, tag or commit; None: the default")
+    splits: Mapping[Split, str] = Field(description="our split -> the hub's")
+    columns: Mapping[str, str] = Field(
+        default_factory=dict, description="our column -> the hub's, as a path with dots; the others keep their names"
+    )
+    classes: Mapping[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="column of class numbers -> what the official files write for 0, 1, ..."
+    )
+
+
 class Source(_Part):
     """Where a task's rows come from."""
 
     kind: str = Field(description="reader, a key of softprompt.data.READERS")
-    bundled: str | None = Field(None, description="folder in the package's assets; None: the user's data.dir")
-    files: Mapping[Split, str] = Field(description="file name of each split, in the folder")
+    bundled: str | None = Field(default=None, description="folder in the package's assets; None: the user's data.dir")
+    files: Mapping[Split, str] = Field(min_length=1, description="file name of each split, in the folder")
+    fetch: tuple[Download, ...] = Field(default=(), description="where the files come from")
+    hub: Hub | None = Field(default=None, description="read where data.dir is not given")
+    train_targets: Literal["all", "first"] = Field(default="all", description="targets of a row that are trained on")
+    unit: Literal["source", "row"] = Field(
+        default="source", description="what is one example of dev and test: all rows of the same source, or each row"
+    )
+    keep: tuple[str, ...] | None = Field(
+        default=None, description="columns kept as meta; None: all that no template uses"
+    )
 
 
 class Templates(_Part):
@@ -36,8 +69,8 @@ class Templates(_Part):
 class Counts(_Part):
     """The size of one split as published."""
 
-    pairs: int = Field(description="(source, target) pairs")
-    sources: int = Field(description="unique sources")
+    pairs: int | None = Field(default=None, description="(source, target) pairs; None: not published")
+    sources: int = Field(description="unique sources, or rows where `unit` is row")
 
 
 class MeanTokens(_Part):
@@ -63,6 +96,13 @@ class Task(_Part):
     )
     mean_tokens: MeanTokens | None = None
     decode: Mapping[str, Any] = Field(default_factory=dict, description="fields of a recipe's decode section")
+
+    def train_pairs(self) -> int | None:
+        """Return the number of training pairs as published; None where it is not."""
+        count = self.counts.get("train")
+        if count is not None and self.source.unit == "row" and self.source.train_targets == "first":
+            return count.sources
+        return count.pairs if count is not None else None
 
     def decode_for(self, strategy: object) -> dict[str, Any]:
         """Return the decode settings for a recipe that asks for `strategy` (None: it does not say)."""
