@@ -17,6 +17,7 @@ _HOMES = {
     "Example": "softprompt.types",
     "FineTuning": "softprompt.method_config",
     "LoRA": "softprompt.method_config",
+    "PerRow": "softprompt.per_row",
     "PrefixKV": "softprompt.inject",
     "PrefixTuning": "softprompt.method_config",
     "Prompt": "softprompt.prompt",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from softprompt.inject import PrefixKV, Site
     from softprompt.method_config import Adapter, DePT, FineTuning, LoRA, PrefixTuning, PromptTuning
     from softprompt.metrics import score_suite
+    from softprompt.per_row import PerRow
     from softprompt.prompt import Prompt
     from softprompt.run import run_recipe
     from softprompt.types import Example
@@ -54,6 +56,7 @@ __all__ = [
     "Example",
     "FineTuning",
     "LoRA",
+    "PerRow",
     "PrefixKV",
     "PrefixTuning",
     "Prompt",

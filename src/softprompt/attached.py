@@ -102,15 +102,19 @@ class Attached(nn.Module):
             rows.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels})
         return rows
 
-    def generate(self, sources: Sequence[str], *, seed: int = 0, **options: Any) -> list[str]:
+    def generate(
+        self, sources: Sequence[str], *, labels: Sequence[str] | None = None, seed: int = 0, **options: Any
+    ) -> list[str]:
         """A text for each source; `options` are those of a recipe's `decode` section, such as strategy="greedy".
+
+        With `labels`, each text is one of them: see `softprompt.labels`.
 
         Raises:
             ConfigError: an option that there is not, or that has no effect.
             DataError: a source that does not fit the window.
         """
         try:
-            config = DecodeConfig(**options)
+            config = DecodeConfig(labels=labels is not None, **options)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
@@ -118,7 +122,7 @@ class Attached(nn.Module):
         training = self.training
         self.train(False)
         try:
-            rows = decode_texts(self.backbone, self.steering, sources, config, seed=seed)
+            rows = decode_texts(self.backbone, self.steering, sources, config, labels=labels, seed=seed)
         finally:
             self.train(training)
         return [row.text for row in rows]

@@ -122,7 +122,11 @@ class DecodeConfig(Section):
     temperature: float | None = Field(default=None, gt=0, description="divisor of the logits (sample); null: 1")
     top_p: float | None = Field(default=None, gt=0, le=1, description="probability mass sampled from (sample)")
     top_k: int | None = Field(default=None, ge=1, description="tokens sampled from (sample)")
-    batch_size: int = Field(default=16, ge=1, description="sources decoded at once")
+    labels: bool = Field(
+        default=False,
+        description="answer only with label words: the likeliest way (greedy) or the likeliest word (beam)",
+    )
+    batch_size: int = Field(default=16, ge=1, description="sources, or sources x label words, decoded at once")
 
     @model_validator(mode="after")
     def _uses_all(self) -> Self:
@@ -136,6 +140,10 @@ class DecodeConfig(Section):
         if self.strategy != "beam" and (self.beams not in (1, 5) or self.length_penalty != 1.0):
             key = "beams" if self.beams not in (1, 5) else "length_penalty"
             raise ValueError(f"decode.{key} has no effect with strategy {self.strategy}. Set decode.strategy=beam")
+        if self.labels and self.strategy == "sample":
+            raise ValueError("decode.labels takes the likeliest label word: set strategy greedy or beam, not sample")
+        if self.labels and self.beams not in (1, 5):
+            raise ValueError("decode.beams has no effect with decode.labels: no label word is ever dropped. Drop it")
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
                 f"expected min_new_tokens <= max_new_tokens, got {self.min_new_tokens} > {self.max_new_tokens}"

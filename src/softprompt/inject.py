@@ -9,7 +9,7 @@ This is the only module that imports transformers' attention interface.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -62,10 +62,41 @@ class PrefixKV:
         """P, in virtual tokens."""
         return self.key.shape[1]
 
+    def rows(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Key and value (B, H, P, D)."""
+        return self.key.expand(batch, -1, -1, -1), self.value.expand(batch, -1, -1, -1)
+
+    def visible(self, batch: int, by_BT: Tensor | None) -> Tensor | None:
+        """Who sees what, to be spread over (B, 1, T, P); None: all tokens all of it."""
+        return None if by_BT is None else by_BT[:, None, :, None]
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixRows:
+    """A prefix of its own for each row at one site: key and value (B, H, P, D), P that of the longest."""
+
+    key: Tensor
+    value: Tensor
+    visible_BP: Tensor
+    """Boolean: which of a row's P are its own; none in a row without a prefix."""
+
+    @property
+    def length(self) -> int:
+        """P, in virtual tokens."""
+        return self.key.shape[2]
+
+    def rows(self, batch: int) -> tuple[Tensor, Tensor]:
+        """See `PrefixKV`."""
+        return for_each(self.key, batch), for_each(self.value, batch)
+
+    def visible(self, batch: int, by_BT: Tensor | None) -> Tensor:
+        """See `PrefixKV`."""
+        return for_each(self.visible_BP, batch)[:, None, None]
+
 
 @dataclass(frozen=True, slots=True)
 class _Active:
-    prefixes: Mapping[nn.Module, PrefixKV]
+    prefixes: Mapping[nn.Module, PrefixKV | PrefixRows]
     shared: bool
     beside: bool
     visible_BT: Tensor | None = None
@@ -81,13 +112,14 @@ _PROBE: ContextVar[list[_Call] | None] = ContextVar("softprompt_probe", default=
 
 @contextmanager
 def inject(
-    model: nn.Module, prefixes: Mapping[str, PrefixKV], *, shared: bool = False, beside: bool = False
+    model: nn.Module, prefixes: Mapping[str, PrefixKV | PrefixRows], *, shared: bool = False, beside: bool = False
 ) -> Iterator[None]:
     """Make `prefixes` (site name -> keys and values) visible to every token of every row inside the block.
 
     Args:
         model: the backbone whose modules the site names refer to.
-        prefixes: sites left out keep their own attention.
+        prefixes: sites left out keep their own attention. Rows with prefixes of their own may come expanded by beams;
+            `shared` and `beside` are of the one prefix for all.
         shared: score all rows against the one prefix and join the two softmaxes exactly, instead of copying the
             prefix in front of each row's keys. Equal up to rounding (1e-5 in float32); meant for decoding, where the
             copy is what costs. Off, the result is bit-equal to the same keys and values in a cache.
@@ -103,6 +135,11 @@ def inject(
         yield
     finally:
         _ACTIVE.reset(token)
+
+
+def for_each(values: Tensor, batch: int) -> Tensor:
+    """Values of rows (R, ...) for a batch of those rows, each as often as it has beams: (B, ...)."""
+    return values.repeat_interleave(batch // len(values), dim=0)
 
 
 def limit_to(visible_BT: Tensor | None) -> None:
@@ -231,21 +268,24 @@ def _attend(
     prefix = active.prefixes.get(module) if active is not None else None
     if active is None or prefix is None:
         return base(module, query, key, value, mask, **kwargs)
-    visible = None if active.visible_BT is None else active.visible_BT[:, None, :, None]
-    if active.beside:
+    batch = query.shape[0]
+    visible = prefix.visible(batch, active.visible_BT)
+    if active.beside and isinstance(prefix, PrefixKV):
         output, weights = base(module, query, key, value, mask, **kwargs)
         return output + _prefix_attention(query, prefix, kwargs.get("scaling"), visible), weights
     if mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True):
         mask = _causal_mask(query, key)
     bias = kwargs.get("position_bias")  # relative positions (T5) are of the tokens alone; the prefix has none
-    if active.shared and _plain(kwargs):
+    if active.shared and isinstance(prefix, PrefixKV) and _plain(kwargs):
         added = _sum(None if mask is None else _as_added(mask, query.dtype), bias)
         return _joined_attention(query, key, value, added, prefix, kwargs.get("scaling"), visible), None
     if bias is not None:
         kwargs["position_bias"] = nn.functional.pad(bias, (prefix.length, 0))
-    batch = query.shape[0]
-    key = torch.cat([prefix.key.to(key.dtype).expand(batch, -1, -1, -1), key], dim=2)
-    value = torch.cat([prefix.value.to(value.dtype).expand(batch, -1, -1, -1), value], dim=2)
+    if mask is None and visible is not None:
+        mask = query.new_zeros(1, 1, query.shape[2], key.shape[2])
+    prefix_key, prefix_value = prefix.rows(batch)
+    key = torch.cat([prefix_key.to(key.dtype), key], dim=2)
+    value = torch.cat([prefix_value.to(value.dtype), value], dim=2)
     return base(module, query, key, value, _widened(mask, prefix.length, visible), **kwargs)
 
 
@@ -324,15 +364,15 @@ def _causal_mask(query: Tensor, key: Tensor) -> Tensor:
 def _widened(mask: Tensor | None, length: int, visible: Tensor | None) -> Tensor | None:
     """Put `length` columns in front of a mask (..., T, T'), boolean (True sees) or additive (0 sees).
 
-    They are seen by all rows, or by those of `visible` (B, 1, T, 1).
+    They are seen by all rows, or as `visible` says, which spreads over (B, 1, T, P).
     """
     if mask is None:
         return None
     if visible is None:
         return nn.functional.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
     columns = visible if mask.dtype == torch.bool else _as_added(visible, mask.dtype)
-    batch, _, time, _ = visible.shape
-    return torch.cat([columns.expand(-1, -1, -1, length), mask.expand(batch, -1, time, -1)], dim=3)
+    batch, time = visible.shape[0], max(visible.shape[2], mask.shape[2])
+    return torch.cat([columns.expand(-1, -1, time, length), mask.expand(batch, -1, time, -1)], dim=3)
 
 
 def _as_added(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -353,16 +393,3 @@ def _fused_mask(**kwargs: Any) -> Tensor | None:
 def _eager_mask(**kwargs: Any) -> Tensor | None:
     mask: Tensor | None = eager_mask(**{**kwargs, "allow_is_bidirectional_skip": False})
     return mask
-
-
-__all__: Sequence[str] = [
-    "KINDS",
-    "PrefixKV",
-    "Site",
-    "checkpoint_contexts",
-    "inject",
-    "install",
-    "limit_to",
-    "probe",
-    "record",
-]

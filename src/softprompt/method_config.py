@@ -168,7 +168,21 @@ class UntunedConfig(Section):
     name: Literal["untuned"] = Field(default="untuned", description="method")
 
 
-MethodConfig = PrefixTuning | PromptTuning | DePT | FineTuning | Adapter | LoRA | UntunedConfig
+class InContextConfig(Section):
+    """In-context prompting: an instruction and solved examples before each source; nothing is trained."""
+
+    name: Literal["incontext"] = Field(default="incontext", description="method")
+    instruction: str | None = Field(default=None, min_length=1, description="what to do, said first; null: nothing")
+    shots: int = Field(default=4, ge=0, description="training pairs shown before each source, drawn with `seed`")
+
+    @model_validator(mode="after")
+    def _shows_something(self) -> "InContextConfig":
+        if self.instruction is None and self.shots == 0:
+            raise ValueError("expected an instruction, shots, or both; got neither. For neither, take method untuned")
+        return self
+
+
+MethodConfig = PrefixTuning | PromptTuning | DePT | FineTuning | Adapter | LoRA | InContextConfig | UntunedConfig
 METHOD_CONFIGS: dict[str, type[MethodConfig]] = {
     "prefix": PrefixTuning,
     "prompt": PromptTuning,
@@ -176,5 +190,6 @@ METHOD_CONFIGS: dict[str, type[MethodConfig]] = {
     "finetune": FineTuning,
     "adapter": Adapter,
     "lora": LoRA,
+    "incontext": InContextConfig,
     "untuned": UntunedConfig,
 }

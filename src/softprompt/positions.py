@@ -13,17 +13,21 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from softprompt.embed import vocabulary_size
-from softprompt.inject import limit_to
+from softprompt.inject import for_each, limit_to
 
 Arguments = dict[str, Any]
 
 
 @contextmanager
-def text_starts_at(model: PreTrainedModel, position: int) -> Iterator[None]:
-    """Inside the block the first token of every row stands at `position`, the others behind it."""
+def text_starts_at(model: PreTrainedModel, position: int | Tensor) -> Iterator[None]:
+    """Inside the block the first token of every row stands at `position`, the others behind it.
+
+    A tensor (B,) gives each row a position of its own; rows may come expanded by beams.
+    """
 
     def move(arguments: Arguments) -> Arguments:
-        return arguments | {"position_ids": _positions(arguments) + position}
+        start = for_each(position, len(arguments["input_ids"]))[:, None] if isinstance(position, Tensor) else position
+        return arguments | {"position_ids": _positions(arguments) + start}
 
     with _changed_arguments(model, move):
         yield

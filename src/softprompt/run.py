@@ -17,7 +17,10 @@ from softprompt.decode import Decoded, decode_texts
 from softprompt.errors import ConfigError, SoftpromptError, TrainingError
 from softprompt.files import write_text_atomic
 from softprompt.fit import Fitted, fit
+from softprompt.incontext import InContext
+from softprompt.labels import LabelWords, distinct_targets
 from softprompt.machine import environment, peak_memory_bytes, reset_peak_memory
+from softprompt.method_config import InContextConfig
 from softprompt.methods import METHODS, Method, Steering, Untuned, room_taken, trained_count
 from softprompt.metrics import SuiteResult, find_suite, score_suite, with_bertscore
 from softprompt.tasks import load_task
@@ -41,7 +44,7 @@ class ArmResult:
     training: dict[str, Any] | None
     """Fields of `Fitted` and `peak_memory_bytes`; None where nothing was trained."""
     decoding: dict[str, Any]
-    """`seconds`, `tokens_per_second`, `sources`, `peak_memory_bytes`."""
+    """`seconds`, `tokens_per_second`, `sources`, `peak_memory_bytes`; `room_taken` from each source's window."""
     groups: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     """Scores of parts of the test set (seen and unseen categories), each as a corpus of its own."""
 
@@ -74,9 +77,16 @@ class Job:
     """One arm with its data read, tokenised and checked against the backbone's window."""
 
     recipe: Recipe
+    examples: Sequence[Example]
+    """The training pairs as texts."""
     train: Sequence[Encoded]
     dev: Sequence[Encoded]
     test: Sequence[Example]
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """What an answer may be, where the recipe wants label words."""
+        return distinct_targets(self.examples) if self.recipe.decode.labels else None
 
 
 def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
@@ -96,10 +106,10 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
             plan = Backbone.plan(own.backbone.id, revision=own.backbone.revision, tokenizer=True)
             splits = data.load(own.data, own.seed)
             train, dev = encode_pairs(plan, splits.train), encode_pairs(plan, splits.dev)
-            known.append((asked, plan, Job(own, train, dev, splits.test)))
+            known.append((asked, plan, Job(own, splits.train, train, dev, splits.test)))
         plan, shared = next((plan, job) for seen, plan, job in known if seen == asked)
         jobs[arm] = replace(shared, recipe=own)
-        if not shared.train and own.method.name != UNTUNED:
+        if not shared.train and own.method.name in METHODS:
             raise ConfigError(
                 f"data.train: the task {own.data.task!r} has no training part; got no training file. "
                 "Set data.train=FILE, or method=untuned to score the backbone alone."
@@ -110,10 +120,13 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
 
 def _require_room(plan: Backbone, job: Job) -> None:
     method = build_method(replace(plan, model=copy.deepcopy(plan.model)), job.recipe)  # some methods change the model
-    offset = room_taken(plan, method) if method else 0
+    offset = room_taken(plan, method or build_untrained(plan, job))
     sources = encode_sources(plan, [example.source for example in job.test])
-    start = 1 if plan.family == "causal" else 0
-    require_fit([len(row) for row in sources], plan.window, what="test sources", offset=offset + start)
+    answer = job.recipe.decode.max_new_tokens
+    if job.labels is not None:
+        answer = max(map(len, LabelWords.of(plan, job.labels, job.recipe.decode).ids))
+    room_for_answer = answer if plan.family == "causal" else 0
+    require_fit([len(row) for row in sources], plan.window, what="test sources", offset=offset + room_for_answer)
     if method is not None:
         limits = [limit for limit in (plan.window, job.recipe.train.max_length) if limit is not None]
         room = min(limits) if limits else None
@@ -169,7 +182,7 @@ def _run_arm(arm: str, job: Job, place: Path, *, root: Path, whole: Recipe, quie
     )
     whole_hash, total = backbone.hash(), backbone.parameter_count()
     method = build_method(backbone, recipe)
-    steering: Steering = method or Untuned()
+    steering = method or build_untrained(backbone, job)
     _open_folder(place, recipe, backbone, root=root, whole=whole)
     try:
         frozen = backbone.frozen_hash()
@@ -183,7 +196,7 @@ def _run_arm(arm: str, job: Job, place: Path, *, root: Path, whole: Recipe, quie
             if backbone.frozen_hash() != frozen:
                 raise TrainingError("frozen parameters of the backbone changed during training; nothing was kept.")
             steering = _keep(method, recipe, place, whole_hash, fitted)
-        rows, decoding = _decode(backbone, steering, recipe, job.test, arm, quiet)
+        rows, decoding = _decode(backbone, steering, job, arm, quiet)
         result = _score(arm, recipe, job.test, rows, training, decoding, total, method)
         _write_predictions(place, job.test, rows)
         write_text_atomic(place / SCORES, json.dumps(asdict(result), indent=2) + "\n")
@@ -195,13 +208,25 @@ def _run_arm(arm: str, job: Job, place: Path, *, root: Path, whole: Recipe, quie
 
 
 def build_method(backbone: Backbone, recipe: Recipe) -> Method | None:
-    """The recipe's method on `backbone`, seeded by the recipe; None for the untuned arm."""
+    """The recipe's method on `backbone`, seeded by the recipe; None where nothing is trained."""
     import torch
 
-    if recipe.method.name == UNTUNED:
+    if recipe.method.name not in METHODS:
         return None
     torch.manual_seed(recipe.seed)
     return METHODS[recipe.method.name](backbone, recipe.method)
+
+
+def build_untrained(backbone: Backbone, job: Job) -> Steering:
+    """The steering of a recipe by which nothing is trained.
+
+    Raises:
+        ConfigError: see `InContext.build`.
+    """
+    config = job.recipe.method
+    if isinstance(config, InContextConfig):
+        return InContext.build(backbone, config, job.examples, job.recipe.seed)
+    return Untuned()
 
 
 def _open_folder(place: Path, recipe: Recipe, backbone: Backbone, *, root: Path, whole: Recipe) -> None:
@@ -223,8 +248,9 @@ def _keep(method: Method, recipe: Recipe, place: Path, before: str, fitted: Fitt
 
 
 def _decode(
-    backbone: Backbone, steering: Steering, recipe: Recipe, test: Sequence[Example], arm: str, quiet: bool
+    backbone: Backbone, steering: Steering, job: Job, arm: str, quiet: bool
 ) -> tuple[list[Decoded], dict[str, Any]]:
+    recipe, test = job.recipe, job.test
     progress = Progress(f"{arm}: decode", len(test), "sources", quiet=quiet)
     reset_peak_memory(backbone.device)
     started = time.monotonic()
@@ -233,6 +259,7 @@ def _decode(
         steering,
         [example.source for example in test],
         recipe.decode,
+        labels=job.labels,
         seed=recipe.seed,
         on_batch=lambda done: progress.update(done, force=done == len(test)),
     )
@@ -241,6 +268,7 @@ def _decode(
     return rows, {
         "seconds": seconds,
         "sources": len(test),
+        "room_taken": room_taken(backbone, steering),
         "tokens_per_second": sum(row.tokens for row in rows) / seconds if rows else 0.0,
         "peak_memory_bytes": peak_memory_bytes(backbone.device),
     }
