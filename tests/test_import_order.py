@@ -12,7 +12,22 @@ ROOT = Path(softprompt.__file__).parent
 FLOW = (
     *("errors", "types", "recipes", "tasks", "method_config", "config", "template", "data", "table", "metrics"),
     *("files", "console", "machine", "inject", "backbone", "embed", "forms", "artefact", "prompt", "init", "methods"),
-    *("batch", "loss", "decode", "train", "checkpoint", "fit", "run", "plan", "report", "listing", "cli", "__main__"),
+    *(
+        "batch",
+        "loss",
+        "decode",
+        "adafactor",
+        "optim",
+        "train",
+        "checkpoint",
+        "fit",
+        "run",
+        "plan",
+        "report",
+        "listing",
+        "cli",
+        "__main__",
+    ),
 )
 MODULES = {path: ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in sorted(ROOT.rglob("*.py"))}
 IDS = [str(path.relative_to(ROOT)) for path in MODULES]

@@ -22,16 +22,8 @@ from softprompt.console import Progress, say
 from softprompt.errors import CheckpointError, Interrupted
 from softprompt.loss import mean_token_nll
 from softprompt.methods import Method, state
-from softprompt.train import (
-    StepRecord,
-    autocast,
-    make_optimizer,
-    make_plan,
-    optimizer_state,
-    restore_optimizer,
-    total_steps,
-    training_steps,
-)
+from softprompt.optim import make_optimizer, optimizer_state, restore_optimizer
+from softprompt.train import StepRecord, autocast, make_plan, total_steps, training_steps
 
 METRICS = "metrics.jsonl"
 EXIT_SAVED, EXIT_INTERRUPTED = 75, 130

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from softprompt.backbone import Backbone
@@ -20,7 +20,8 @@ from softprompt.batch import Encoded, Plan, make_batch
 from softprompt.config import TrainConfig
 from softprompt.errors import TrainingError
 from softprompt.loss import target_nll
-from softprompt.methods import Method, OwnRates
+from softprompt.methods import Method
+from softprompt.optim import learning_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,55 +49,6 @@ def total_steps(config: TrainConfig, plan: Plan) -> int:
     if config.max_steps is not None:
         return config.max_steps
     return math.ceil(config.epochs * plan.steps_per_epoch)
-
-
-def learning_rate(config: TrainConfig, step: int, total: int, highest: float | None = None) -> float:
-    """Rate of the 0-based `step`: linear warm-up, then constant or linear decay that reaches 0 after `total` steps.
-
-    `highest` stands in for the recipe's rate where tensors have one of their own.
-    """
-    highest = config.lr if highest is None else highest
-    if step < config.warmup_steps:
-        return highest * step / config.warmup_steps
-    if config.schedule == "constant":
-        return highest
-    return highest * max(0.0, (total - step) / max(1, total - config.warmup_steps))
-
-
-def make_optimizer(method: Method, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over the method's trainable tensors, one fused kernel where the tensors allow it; a group for each rate."""
-    own = method.rates() if isinstance(method, OwnRates) else {}
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in method.trainable().items():
-        groups.setdefault(own.get(name, config.lr), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": parameters, "highest": rate} for rate, parameters in groups.items()],
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
-
-
-def optimizer_state(method: Method, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's moments as flat tensors `<parameter>/<moment>`; empty before the first step."""
-    flat: dict[str, Tensor] = {}
-    for name, parameter in method.trainable().items():
-        for moment, value in optimizer.state.get(parameter, {}).items():
-            flat[f"{name}/{moment}"] = value.detach()
-    return flat
-
-
-def restore_optimizer(method: Method, optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
-    """Inverse of `optimizer_state`."""
-    for name, parameter in method.trainable().items():
-        moments = {key.rpartition("/")[2]: value for key, value in flat.items() if key.rpartition("/")[0] == name}
-        if moments:
-            optimizer.state[parameter] = {
-                moment: value.clone() if moment == "step" else value.clone().to(parameter.device)
-                for moment, value in moments.items()
-            }
 
 
 def training_steps(
