@@ -85,7 +85,9 @@ class TrainConfig(Section):
     epochs: int | float = Field(default=5, gt=0, description="passes over the training examples")
     max_steps: int | None = Field(default=None, ge=1, description="optimiser steps at most; null: by `epochs`")
     batch_size: int = Field(default=10, ge=1, description="examples per optimiser step")
-    micro_batch: int | None = Field(default=None, ge=1, description="examples per forward pass; null: batch_size")
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        default=None, description="examples per forward pass; null: batch_size; auto: halved when memory runs out"
+    )
     lr: float = Field(default=5e-5, gt=0, description="peak learning rate per step")
     schedule: Literal["linear", "constant", "cosine"] = Field(
         default="linear", description="course of lr after warm-up"
@@ -125,7 +127,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.micro_batch is not None and self.micro_batch > self.batch_size:
+        if isinstance(self.micro_batch, int) and self.micro_batch > self.batch_size:
             raise ValueError(
                 f"expected micro_batch <= batch_size, got {self.micro_batch} > {self.batch_size}. Lower micro_batch"
             )

@@ -99,7 +99,8 @@ def _memory(backbone: Backbone, recipe: Recipe, trained: int) -> dict[str, int]:
         weights += trained * 4
     means = load_task(recipe.data.task).mean_tokens if recipe.data.task else None
     source, target = (means.source, means.target) if means else (64.0, 64.0)
-    rows = recipe.train.micro_batch or recipe.train.batch_size
+    micro = recipe.train.micro_batch
+    rows = micro if isinstance(micro, int) else recipe.train.batch_size
     layers = 1 if recipe.train.gradient_checkpointing else config.num_hidden_layers
     kept = rows * (source + target) * layers * config.hidden_size * SAVED_PER_TOKEN_AND_LAYER
     logits = rows * target * config.vocab_size * 3

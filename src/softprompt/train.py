@@ -42,6 +42,8 @@ class StepRecord:
     target_tokens: int
     positions: int
     """Tokens and pads."""
+    micro_batch: int
+    """Pairs per forward pass, at most."""
 
 
 def total_steps(config: TrainConfig, plan: Plan) -> int:
@@ -60,11 +62,16 @@ def training_steps(
     *,
     seed: int,
     start: int = 0,
+    micro_batch: int | None = None,
 ) -> Iterator[StepRecord]:
     """Train from optimiser step `start` to the end, one record after each step.
 
+    Under `micro_batch: auto` the pairs per forward pass start from `micro_batch`, or all of the batch, and are halved
+    whenever memory runs out; the gradient stays that of the whole batch.
+
     Raises:
-        TrainingError: the loss or the gradient is not finite; the step is not applied, weights stay as they were.
+        TrainingError: the loss or the gradient is not finite, or memory ran out for good; the step is not applied,
+            weights stay as they were.
     """
     if config.gradient_checkpointing:
         backbone.enable_gradient_checkpointing()
@@ -73,14 +80,18 @@ def training_steps(
     batches = plan.from_step(start)
     parameters = list(method.trainable().values())
     optimizer.zero_grad(set_to_none=True)  # an earlier call may have ended in the middle of a step
+    rows = config.micro_batch if isinstance(config.micro_batch, int) else micro_batch or config.batch_size
     for step in range(start, total):
         prepare_mode(backbone, method, config)
-        torch.manual_seed(step_seed(seed, step))
         rate = learning_rate(config, step, total)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, total, group["highest"])
         indices = next(batches)
-        loss, seen = _accumulate(backbone, method, [pairs[i] for i in indices], config)
+        while (done := _accumulate(backbone, method, [pairs[i] for i in indices], config, rows, seed, step)) is None:
+            optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            rows = max(1, min(rows, len(indices)) // 2)
+        loss, seen = done
         norm = float(nn.utils.clip_grad_norm_(parameters, config.clip if config.clip is not None else math.inf))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
@@ -90,7 +101,7 @@ def training_steps(
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        yield StepRecord(step + 1, (step + 1) / plan.steps_per_epoch, loss, rate, norm, *seen)
+        yield StepRecord(step + 1, (step + 1) / plan.steps_per_epoch, loss, rate, norm, *seen, rows)
 
 
 def make_plan(pairs: Sequence[Encoded], config: TrainConfig, seed: int) -> Plan:
@@ -99,22 +110,35 @@ def make_plan(pairs: Sequence[Encoded], config: TrainConfig, seed: int) -> Plan:
 
 
 def _accumulate(
-    backbone: Backbone, method: Method, chosen: Sequence[Encoded], config: TrainConfig
-) -> tuple[float, tuple[int, int, int]]:
-    """Forward and backward over the micro-batches of one step; gradients add up to those of the whole batch."""
-    size = config.micro_batch or len(chosen)
+    backbone: Backbone, method: Method, chosen: Sequence[Encoded], config: TrainConfig, rows: int, seed: int, step: int
+) -> tuple[float, tuple[int, int, int]] | None:
+    """Forward and backward over one step, `rows` pairs at a time; gradients add up to those of the whole batch.
+
+    None where memory ran out and fewer rows may be tried: by then nothing holds on to the failed pass.
+    """
+    torch.manual_seed(step_seed(seed, step))
     ordered = sorted(chosen, key=len)
     target_tokens = sum(len(pair.target) for pair in chosen)
     weight = 1.0 / (target_tokens if config.loss == "token_mean" else len(chosen))
     loss, positions = 0.0, 0
-    for start in range(0, len(ordered), size):
-        batch = make_batch(backbone, method, ordered[start : start + size])
-        with method.attach(backbone):
-            with autocast(backbone.device, config.precision):
-                nll = target_nll(backbone, batch, method.position_offset)
-            (nll * weight).backward()  # type: ignore[no-untyped-call]
-        loss += float(nll.detach()) * weight
-        positions += batch.positions
+    try:
+        for start in range(0, len(ordered), rows):
+            batch = make_batch(backbone, method, ordered[start : start + rows])
+            with method.attach(backbone):
+                with autocast(backbone.device, config.precision):
+                    nll = target_nll(backbone, batch, method.position_offset)
+                (nll * weight).backward()  # type: ignore[no-untyped-call]
+            loss += float(nll.detach()) * weight
+            positions += batch.positions
+    except torch.OutOfMemoryError as error:
+        if config.micro_batch == "auto" and rows > 1:
+            return None
+        advice = "" if config.micro_batch == "auto" else "Set train.micro_batch=auto, or "
+        raise TrainingError(
+            f"step {step + 1}: out of memory with {min(rows, len(chosen))} pairs per forward pass, the longest of "
+            f"{len(ordered[-1])} tokens. The update was not applied. "
+            f"{advice or 'Set '}train.gradient_checkpointing=true, or take shorter texts."
+        ) from error
     return loss, (sum(len(pair) for pair in chosen), target_tokens, positions)
 
 
