@@ -106,6 +106,11 @@ def newest(folder: Path) -> int:
     return 0 if found is None else found.state.step
 
 
+def said(text: str) -> None:
+    """Print the number of a fault test, for `make faults`."""
+    print(f"\n{text}")
+
+
 # --- ways to die -----------------------------------------------------------------------------------------------------
 
 

@@ -87,10 +87,11 @@ def training_steps(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, total, group["highest"])
         indices = next(batches)
-        while (done := _accumulate(backbone, method, [pairs[i] for i in indices], config, rows, seed, step)) is None:
+        chosen = [pairs[i] for i in indices]
+        while (done := _within_memory(backbone, method, chosen, config, rows, step_seed(seed, step), step)) is None:
             optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
-            rows = max(1, min(rows, len(indices)) // 2)
+            rows = max(1, min(rows, len(chosen)) // 2)
         loss, seen = done
         norm = float(nn.utils.clip_grad_norm_(parameters, config.clip if config.clip is not None else math.inf))
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -109,36 +110,46 @@ def make_plan(pairs: Sequence[Encoded], config: TrainConfig, seed: int) -> Plan:
     return Plan(tuple(len(pair) for pair in pairs), config.batch_size, seed)
 
 
-def _accumulate(
-    backbone: Backbone, method: Method, chosen: Sequence[Encoded], config: TrainConfig, rows: int, seed: int, step: int
+def _within_memory(
+    backbone: Backbone,
+    method: Method,
+    chosen: Sequence[Encoded],
+    config: TrainConfig,
+    rows: int,
+    generator_seed: int,
+    step: int,
 ) -> tuple[float, tuple[int, int, int]] | None:
-    """Forward and backward over one step, `rows` pairs at a time; gradients add up to those of the whole batch.
+    """`_accumulate`, or None where memory ran out and fewer rows may be tried: nothing holds on to the failed pass."""
+    torch.manual_seed(generator_seed)
+    try:
+        return _accumulate(backbone, method, chosen, config, rows)
+    except torch.OutOfMemoryError as error:
+        if config.micro_batch == "auto" and rows > 1:
+            return None
+        ways = "" if config.micro_batch == "auto" else "train.micro_batch=auto, or "
+        raise TrainingError(
+            f"step {step + 1}: out of memory with {min(rows, len(chosen))} pairs per forward pass, the longest of "
+            f"{max(map(len, chosen))} tokens. The update was not applied. "
+            f"Set {ways}train.gradient_checkpointing=true, or take shorter texts."
+        ) from error
 
-    None where memory ran out and fewer rows may be tried: by then nothing holds on to the failed pass.
-    """
-    torch.manual_seed(step_seed(seed, step))
+
+def _accumulate(
+    backbone: Backbone, method: Method, chosen: Sequence[Encoded], config: TrainConfig, rows: int
+) -> tuple[float, tuple[int, int, int]]:
+    """Forward and backward over one step, `rows` pairs at a time; gradients add up to those of the whole batch."""
     ordered = sorted(chosen, key=len)
     target_tokens = sum(len(pair.target) for pair in chosen)
     weight = 1.0 / (target_tokens if config.loss == "token_mean" else len(chosen))
     loss, positions = 0.0, 0
-    try:
-        for start in range(0, len(ordered), rows):
-            batch = make_batch(backbone, method, ordered[start : start + rows])
-            with method.attach(backbone):
-                with autocast(backbone.device, config.precision):
-                    nll = target_nll(backbone, batch, method.position_offset)
-                (nll * weight).backward()  # type: ignore[no-untyped-call]
-            loss += float(nll.detach()) * weight
-            positions += batch.positions
-    except torch.OutOfMemoryError as error:
-        if config.micro_batch == "auto" and rows > 1:
-            return None
-        advice = "" if config.micro_batch == "auto" else "Set train.micro_batch=auto, or "
-        raise TrainingError(
-            f"step {step + 1}: out of memory with {min(rows, len(chosen))} pairs per forward pass, the longest of "
-            f"{len(ordered[-1])} tokens. The update was not applied. "
-            f"{advice or 'Set '}train.gradient_checkpointing=true, or take shorter texts."
-        ) from error
+    for start in range(0, len(ordered), rows):
+        batch = make_batch(backbone, method, ordered[start : start + rows])
+        with method.attach(backbone):
+            with autocast(backbone.device, config.precision):
+                nll = target_nll(backbone, batch, method.position_offset)
+            (nll * weight).backward()  # type: ignore[no-untyped-call]
+        loss += float(nll.detach()) * weight
+        positions += batch.positions
     return loss, (sum(len(pair) for pair in chosen), target_tokens, positions)
 
 
