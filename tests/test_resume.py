@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from factories import backbone_folder
 from jobs import tiny_job
 
 from softprompt import cli
 from softprompt import run as run_module
 from softprompt.config import Recipe, load_recipe
-from softprompt.errors import CheckpointError, ConfigError, Interrupted
+from softprompt.errors import CheckpointError, ConfigError, Interrupted, TrainingError
 from softprompt.fit import METRICS
 from softprompt.lock import locked
 from softprompt.run import run_recipe
@@ -179,3 +180,18 @@ def test_fault_06_a_folder_that_cannot_be_written_ends_with_1_and_one_line(
 ) -> None:
     code, err = command(monkeypatch, capsys, str(job), STEPS, "--out", "/proc/softprompt-run", "--quiet")
     assert code == 1 and err.startswith("error: ") and err.count("\n") == 1 and "/proc/softprompt-run" in err
+
+
+def test_fault_08_out_of_memory_while_decoding_says_what_to_do_and_doing_it_helps(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nMore lines.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "decode_texts", full)
+        with pytest.raises(TrainingError, match=r"\(CUDA out of memory\.\).*lower decode\.batch_size"):
+            run_recipe(load(job), tmp_path / "out", quiet=True)
+    smaller = load(job, "decode.batch_size=2")
+    (result,) = run_recipe(smaller, tmp_path / "out", resume=True, allow_change=["decode.batch_size"], quiet=True)
+    assert result.training is not None and result.training["steps"] == 3 and result.scores

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from softprompt import data
 from softprompt.backbone import Backbone, quiet_transformers
 from softprompt.batch import Encoded, encode_pairs, encode_sources, positions_taken, require_fit
@@ -138,7 +140,15 @@ def _order(recipe: Recipe) -> list[str]:
 
 def _arm(kept: RunFolder, arm: str, job: Job, quiet: bool) -> ArmResult:
     place = kept.place(arm)
-    return _finished(place) if (place / SCORES).exists() else _run_arm(kept, arm, job, quiet)
+    if (place / SCORES).exists():
+        return _finished(place)
+    try:
+        return _run_arm(kept, arm, job, quiet)
+    except torch.OutOfMemoryError as error:  # a training step has its own answer to this
+        raise TrainingError(
+            f"{arm}: out of memory outside of training steps ({str(error).splitlines()[0]}). What is trained is kept: "
+            "lower decode.batch_size (or train.batch_size, for dev losses) and use --resume with --allow-change."
+        ) from error
 
 
 def _run_arm(kept: RunFolder, arm: str, job: Job, quiet: bool) -> ArmResult:
@@ -179,8 +189,6 @@ def _run_arm(kept: RunFolder, arm: str, job: Job, quiet: bool) -> ArmResult:
 
 def build_method(backbone: Backbone, recipe: Recipe) -> Method | None:
     """The recipe's method on `backbone`, seeded by the recipe; None for the untuned arm."""
-    import torch
-
     if recipe.method.name == UNTUNED:
         return None
     torch.manual_seed(recipe.seed)
