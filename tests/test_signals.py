@@ -150,8 +150,15 @@ def test_a_block_inside_collects_what_would_stop_the_block_around() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize(("number", "code"), BOTH, ids=IDS)
-@pytest.mark.parametrize("phase", ["decode_texts", "score_suite", "prepare"])
+@pytest.mark.parametrize(
+    ("phase", "number", "code"),
+    [
+        ("prepare", signal.SIGTERM, 75),
+        ("decode_texts", signal.SIGTERM, 75),
+        ("decode_texts", signal.SIGINT, 130),
+        ("score_suite", signal.SIGTERM, 75),
+    ],
+)
 def test_fault_05_a_signal_while_decoding_or_scoring_ends_the_run_and_it_goes_on(
     phase: str, number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,7 +80,7 @@ def training_steps(
     batches = plan.from_step(start)
     parameters = list(method.trainable().values())
     optimizer.zero_grad(set_to_none=True)  # an earlier call may have ended in the middle of a step
-    rows = config.micro_batch if isinstance(config.micro_batch, int) else micro_batch or config.batch_size
+    rows = (micro_batch if config.micro_batch == "auto" else config.micro_batch) or config.batch_size
     for step in range(start, total):
         prepare_mode(backbone, method, config)
         rate = learning_rate(config, step, total)
