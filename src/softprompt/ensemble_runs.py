@@ -17,7 +17,8 @@ from softprompt.errors import ConfigError
 from softprompt.labels import distinct_targets
 from softprompt.metrics import score_suite
 from softprompt.prompt import Prompt
-from softprompt.run import RECIPE, suite_of
+from softprompt.resume import RECIPE
+from softprompt.run import suite_of
 from softprompt.table import metric_title, show_score
 from softprompt.types import Splits
 
