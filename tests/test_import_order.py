@@ -11,7 +11,19 @@ import softprompt
 ROOT = Path(softprompt.__file__).parent
 FLOW = (
     *("errors", "types", "recipes", "tasks", "method_config", "config", "template", "data", "table", "metrics"),
-    *("files", "console", "fetch", "machine", "inject", "backbone", "embed", "positions", "forms", "artefact"),
+    *(
+        "files",
+        "console",
+        "fetch",
+        "machine",
+        "inject",
+        "quantize",
+        "backbone",
+        "embed",
+        "positions",
+        "forms",
+        "artefact",
+    ),
     *("prompt", "init", "methods", "per_row", "batch", "incontext", "loss", "labels", "decode", "ensemble", "attached"),
     *("train", "checkpoint", "fit", "run", "ensemble_runs", "plan", "report", "listing", "cli", "__main__"),
 )
