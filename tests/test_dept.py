@@ -68,6 +68,21 @@ def test_equals_the_formula(name: str, scale: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_reference_positions_end_a_text_at_the_last(name: str, tmp_path: Path) -> None:
+    """As the reference code decodes: a decoder-only text padded on the left to S, an encoder's on the right."""
+    bone = factories.backbone(name)
+    method = moved(bone, positions="reference")
+    first = len(factories.tokenizer()) + P
+    source = (5, 6, 7, bone.eos_id)
+    start = S - len(source) if bone.family == "causal" else 0
+    want = [first + (start + index) * len(factories.tokenizer()) + word for index, word in enumerate(source)]
+    assert list(method.place(bone, source))[P:] == want
+    assert list(method.place(bone, source * 3))[P:] == list(moved(bone).place(bone, source * 3))[P:]
+    method.save(tmp_path / "kept", backbone_id=name, backbone_hash=bone.hash())
+    assert DeptMethod.load(bone, tmp_path / "kept").place(bone, source) == method.place(bone, source)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_padded_equals_unpadded_and_saved_and_loaded_equals_before(name: str, tmp_path: Path) -> None:
     bone, pairs = factories.backbone(name), factories.pairs(4)
     method = moved(bone)

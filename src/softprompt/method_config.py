@@ -105,6 +105,10 @@ class DePT(Section):
     text_length: int = Field(default=256, ge=1, description="words of a text whose embeddings are changed")
     rank: int | None = Field(default=None, ge=1, description="rank; null: parameters as of 100 virtual tokens")
     lowrank_lr: float | None = Field(default=None, gt=0, description="rate of the low-rank part; null: train.lr")
+    positions: Literal["own", "reference"] = Field(
+        default="own",
+        description="words counted from the text's start, or so that it ends at text_length (decoder-only)",
+    )
     scale: Literal["reference", "none"] = Field(default="reference", description="8/sqrt(rank) as the code has, or 1")
     init: Literal["vocabulary", "text", "labels", "file", "normal", "uniform", "uniform_positive"] = Field(
         default="vocabulary", description="what the rows start from; uniform_positive is the range of Lester's code"

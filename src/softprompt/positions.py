@@ -58,6 +58,9 @@ def between(model: PreTrainedModel, length: int, *, shifted: bool) -> Iterator[N
             limit_to(visible_BT)
         words_BT = torch.where(ids_BT >= first, ids_BT - first, ids_BT)
         moved_BT = _positions(arguments) + (length * visible_BT.long() if shifted else 0)
+        if arguments.get("attention_mask") is None and arguments.get("past_key_values") is None:
+            # Without a mask transformers takes a jump in the positions for the seam of two packed texts.
+            arguments = arguments | {"attention_mask": torch.ones_like(ids_BT)}
         return arguments | {"input_ids": words_BT, "position_ids": moved_BT}
 
     with _changed_arguments(model, see):

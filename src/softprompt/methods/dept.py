@@ -4,9 +4,11 @@ Letters: P prompt length, S text length covered, R rank, E embedding width. The 
 embedding plus scale x (A B)_i, the same for every text; A is (S, R), B (R, E). P E + (S + E) R numbers are trained and
 kept. Prompt and low-rank part have learning rates of their own.
 
-Differences from the reference code: words are counted in their own text, where it counts pads (the same on
-encoder-decoders, whose texts are padded on the right); a text longer than S keeps plain embeddings beyond, where it
-demands texts padded to S; on a decoder-only backbone the change is on the source alone.
+Differences from the reference code: words are counted in their own text, where it counts the pads of texts padded to
+S. That is the same on encoder-decoders, padded on the right; on decoder-only backbones it pads on the left, and
+`positions: reference` counts as it does in decoding, so that a text ends at S. (In training it counts the label's
+tokens too, which puts a source elsewhere than in decoding.) A text longer than S keeps plain embeddings beyond, where
+it demands texts of S; on a decoder-only backbone the change is on the source alone.
 """
 
 import math
@@ -40,8 +42,11 @@ class DeptMethod(nn.Module):
 
     position_offset, kept_in = 0, "adapter"
 
-    def __init__(self, *, embed: int, length: int, text_length: int, rank: int, scale: str) -> None:
+    def __init__(
+        self, *, embed: int, length: int, text_length: int, rank: int, scale: str, positions: str = "own"
+    ) -> None:
         super().__init__()
+        self.positions = positions
         self.scale_name, self.text_length = scale, text_length
         self.scale = _ALPHA / math.sqrt(rank) if scale == "reference" else 1.0
         self.prompt = nn.Parameter(torch.empty(length, embed).uniform_(-0.5, 0.5))
@@ -65,7 +70,14 @@ class DeptMethod(nn.Module):
                 "Shorten it, or set method.rank."
             )
         with torch.device(backbone.device):
-            method = cls(embed=embed, length=length, text_length=config.text_length, rank=rank, scale=config.scale)
+            method = cls(
+                embed=embed,
+                length=length,
+                text_length=config.text_length,
+                rank=rank,
+                scale=config.scale,
+                positions=config.positions,
+            )
         method.lowrank_lr = config.lowrank_lr
         if backbone.device.type != "meta":
             with torch.no_grad():
@@ -89,7 +101,9 @@ class DeptMethod(nn.Module):
     def place(self, backbone: Backbone, source: Sequence[int]) -> tuple[int, ...]:
         """The prompt's ids, then the source's with their indices."""
         first, length = vocabulary_size(backbone.model), len(self.prompt)
-        return (*range(first, first + length), *with_indices(backbone.model, source, length, self.text_length))
+        from_end = self.positions == "reference" and backbone.family == "causal"
+        start = max(0, self.text_length - len(source)) if from_end else 0
+        return (*range(first, first + length), *with_indices(backbone.model, source, length, self.text_length, start))
 
     @contextmanager
     def attach(self, backbone: Backbone, *, shared: bool = False) -> Iterator[None]:
@@ -120,7 +134,7 @@ class DeptMethod(nn.Module):
 
     def save(self, folder: Path, *, backbone_id: str, backbone_hash: str, extra: Facts | None = None) -> None:
         """The tensors, the facts and a manifest."""
-        facts = {"method": "dept", "scale": self.scale_name, **(extra or {})}
+        facts = {"method": "dept", "scale": self.scale_name, "positions": self.positions, **(extra or {})}
         save_artefact(folder, self.trainable(), facts, backbone_id=backbone_id, backbone_hash=backbone_hash)
 
     @classmethod
@@ -133,6 +147,13 @@ class DeptMethod(nn.Module):
         tensors, facts = load_artefact(Path(folder), "dept", backbone.hash())
         (length, embed), (text_length, rank) = tensors["prompt"].shape, tensors["lowrank_a"].shape
         with torch.device(backbone.device):
-            made = cls(embed=embed, length=length, text_length=text_length, rank=rank, scale=facts["scale"])
+            made = cls(
+                embed=embed,
+                length=length,
+                text_length=text_length,
+                rank=rank,
+                scale=facts["scale"],
+                positions=facts["positions"],
+            )
         made.load_state_dict(tensors)
         return made.eval()
