@@ -25,7 +25,19 @@ FLOW = (
         "artefact",
     ),
     *("prompt", "init", "methods", "per_row", "batch", "incontext", "loss", "labels", "decode", "ensemble", "attached"),
-    *("train", "checkpoint", "fit", "run", "ensemble_runs", "plan", "report", "listing", "cli", "__main__"),
+    *(
+        "train",
+        "checkpoint",
+        "fit",
+        "run",
+        "ensemble_runs",
+        "plan",
+        "inspection",
+        "report",
+        "listing",
+        "cli",
+        "__main__",
+    ),
 )
 MODULES = {path: ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in sorted(ROOT.rglob("*.py"))}
 IDS = [str(path.relative_to(ROOT)) for path in MODULES]

@@ -1,0 +1,118 @@
+"""What a recipe would put on its backbone, arm by arm, and what a kept prompt is."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from softprompt.artefact import TENSORS, read_facts
+from softprompt.backbone import Backbone
+from softprompt.config import Recipe
+from softprompt.files import load_tensors
+from softprompt.methods import room_taken, trained_count
+from softprompt.plan import dry_run
+from softprompt.run import build_method, prepare
+from softprompt.table import as_text
+
+
+@dataclass(frozen=True)
+class ArmCounts:
+    """The parameters of one arm, counted on the backbone without weights."""
+
+    arm: str
+    method: str
+    trained: int
+    stored: int
+    backbone: int
+    room: int
+    """Positions of the window that it takes from the text."""
+
+
+def arm_counts(recipe: Recipe) -> list[ArmCounts]:
+    """The arms that train something, in order.
+
+    Raises:
+        BackboneError: the config of a backbone cannot be had.
+    """
+    counted = []
+    for arm in recipe.arms():
+        own = recipe.arm(arm)
+        plan = Backbone.plan(
+            own.backbone.id,
+            revision=own.backbone.revision,
+            attention=own.backbone.attention,
+            tokenizer=getattr(own.method, "length", 0) is None,  # then it is counted
+        )
+        total = plan.parameter_count()
+        method = build_method(plan, own)
+        if method is not None:
+            counts = trained_count(method), method.stored_count()
+            counted.append(ArmCounts(arm, own.method.name, *counts, total, room_taken(plan, method)))
+    return counted
+
+
+def inspect_recipe(recipe: Recipe, *, whole: bool) -> dict[str, Any]:
+    """Attention sites by kind, parameters by arm, and the dry run's steps and memory.
+
+    `whole` reads weights and data too, and checks that the texts fit: the backbone's hash and the parts' sizes.
+    """
+    sites = Backbone.plan(recipe.backbone.id, revision=recipe.backbone.revision).sites()
+    found: dict[str, Any] = {
+        "backbone": recipe.backbone.id,
+        "sites": dict(Counter(site.kind for site in sites)),
+        "arms": [asdict(counts) for counts in arm_counts(recipe)],
+        "dry_run": asdict(dry_run(recipe)),
+    }
+    if whole:
+        jobs = prepare({arm: recipe.arm(arm) for arm in recipe.arms()})
+        job = jobs[recipe.arms()[0]]
+        found["data"] = {"train pairs": len(job.train), "dev pairs": len(job.dev), "test sources": len(job.test)}
+        own = recipe.backbone
+        found["hash"] = Backbone.load(
+            own.id, revision=own.revision, dtype=own.dtype, attention=own.attention, device="cpu"
+        ).hash()
+    return found
+
+
+def recipe_text(found: dict[str, Any]) -> str:
+    """The same for people."""
+    sites = ", ".join(f"{count} {kind}" for kind, count in found["sites"].items())
+    rows = [["arm", "method", "trained", "of backbone", "stored", "of backbone", "window taken"]]
+    for arm in found["arms"]:
+        shares = [f"{arm[kind] / arm['backbone']:.3%}" for kind in ("trained", "stored")]
+        counts = [f"{arm['trained']:,}", shares[0], f"{arm['stored']:,}", shares[1], f"{arm['room']:,}"]
+        rows.append([arm["arm"], arm["method"], *counts])
+    dry = found["dry_run"]
+    steps = "unknown" if dry["steps"] is None else f"{dry['steps']:,}"
+    lines = [
+        f"backbone {found['backbone']}: {dry['backbone_parameters']:,} parameters; attention sites: {sites}",
+        *([f"hash {found['hash']}"] if "hash" in found else []),
+        as_text(rows),
+        f"optimiser steps {steps}; memory estimate {dry['memory']['total'] / 2**30:.2f} GiB (first arm)",
+    ]
+    if "data" in found:
+        lines.append(", ".join(f"{name} {count:,}" for name, count in found["data"].items()))
+    return "\n".join(lines)
+
+
+def inspect_kept(folder: Path) -> dict[str, Any]:
+    """The facts of a kept prompt and the shapes of its tensors; every byte is checked.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    folder = next((folder / name for name in ("prompt", "adapter", "model") if (folder / name).is_dir()), folder)
+    facts = read_facts(folder)
+    path = folder / TENSORS
+    tensors = load_tensors(path) if path.exists() else {}
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    return {"folder": str(folder), **facts, "tensors": shapes, "numbers": sum(t.numel() for t in tensors.values())}
+
+
+def kept_text(found: dict[str, Any]) -> str:
+    """The same for people."""
+    shown = {key: value for key, value in found.items() if key not in ("sites", "tensors", "backbone", "places")}
+    lines = [f"{key}: {value}" for key, value in shown.items()]
+    lines.append(f"backbone: {found['backbone']['id']} (hash {found['backbone']['hash'][:12]})")
+    lines += [f"tensor {name}: {' x '.join(map(str, shape))}" for name, shape in found["tensors"].items()]
+    return "\n".join(lines)
