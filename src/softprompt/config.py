@@ -42,6 +42,9 @@ class BackboneConfig(Section):
         default="float32", description="type of the loaded weights; auto: as stored"
     )
     attention: Literal["sdpa", "eager"] = Field(default="sdpa", description="attention arithmetic")
+    quantize: Literal["8bit", "4bit"] | None = Field(
+        default=None, description="bits of the frozen weights, by bitsandbytes; null: as `dtype` says"
+    )
 
 
 class DataConfig(Section):
@@ -227,6 +230,15 @@ class Recipe(Section):
         if isinstance(out.get("method"), Mapping):
             out["method"] = {"name": "prefix", **out["method"]}
         return out
+
+    @model_validator(mode="after")
+    def _trains_what_it_can(self) -> Self:
+        if self.method.name == "finetune" and self.backbone.quantize is not None:
+            raise ValueError(
+                f"method finetune trains the weights themselves, which {self.backbone.quantize} ones do not allow. "
+                "Set backbone.quantize=null, or take method lora"
+            )
+        return self
 
     @model_validator(mode="after")
     def _arms_resolve(self, info: ValidationInfo) -> Self:

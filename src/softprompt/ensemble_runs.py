@@ -85,6 +85,7 @@ def ensemble_runs(folders: Sequence[Path], *, vote: str = "majority", quiet: boo
         revision=recipe.backbone.revision,
         dtype=recipe.backbone.dtype,
         attention=recipe.backbone.attention,
+        quantize=recipe.backbone.quantize,
     )
     hash_ = backbone.hash()
     prompts = [Prompt.load(folder / PROMPT, backbone_hash=hash_) for folder in folders]

@@ -9,6 +9,7 @@ from softprompt.backbone import Backbone
 from softprompt.config import Recipe
 from softprompt.errors import ConfigError
 from softprompt.methods import trained_count
+from softprompt.quantize import weight_bytes
 from softprompt.run import build_method
 from softprompt.tasks import load_task
 
@@ -101,7 +102,7 @@ def _pairs(recipe: Recipe) -> tuple[int | None, str]:
 def _memory(backbone: Backbone, recipe: Recipe, trained: int) -> dict[str, int]:
     """Weights; gradients and optimiser state of what is trained; activations of one micro-batch of mean length."""
     config: Any = backbone.model.config
-    weights = backbone.parameter_count() * BYTES[recipe.backbone.dtype]
+    weights = weight_bytes(backbone.model, BYTES[recipe.backbone.dtype], recipe.backbone.quantize)
     if recipe.method.name != "finetune":
         weights += trained * 4
     means = load_task(recipe.data.task).mean_tokens if recipe.data.task else None

@@ -27,6 +27,7 @@ from softprompt.machine import peak_memory_bytes, reset_peak_memory
 from softprompt.method_config import InContextConfig
 from softprompt.methods import METHODS, Method, Steering, Untuned, room_taken, trained_count
 from softprompt.metrics import SuiteResult, find_suite, score_suite, with_bertscore
+from softprompt.quantize import require_libraries
 from softprompt.resume import RECIPE, difference, require_accepted, require_known
 from softprompt.signals import stoppable
 from softprompt.tasks import load_task
@@ -111,12 +112,13 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
     Raises:
         ConfigError: no such suite, or nothing to train on.
         DataError: malformed data, or texts that do not fit the window.
-        BackboneError: no such backbone, or one that the method cannot steer.
+        BackboneError: no such backbone, one that the method cannot steer, or no library to quantise it with.
     """
     known: list[tuple[Any, Backbone, Job]] = []
     jobs = {}
     for arm, own in arms.items():
         with_bertscore(find_suite(suite_of(own)), own.score.bertscore)
+        require_libraries(own.backbone.quantize)
         asked = (own.backbone, own.data, own.seed)
         if not any(asked == seen for seen, _, _ in known):
             plan = Backbone.plan(own.backbone.id, revision=own.backbone.revision, tokenizer=True)
@@ -176,6 +178,7 @@ def _run_arm(kept: RunFolder, arm: str, job: Job, quiet: bool) -> ArmResult:
         revision=recipe.backbone.revision,
         dtype=recipe.backbone.dtype,
         attention=recipe.backbone.attention,
+        quantize=recipe.backbone.quantize,
     )
     whole_hash, total = backbone.hash(), backbone.parameter_count()
     kept.note_inputs(recipe, backbone, whole_hash)
