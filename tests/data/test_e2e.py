@@ -44,10 +44,10 @@ def test_errors_name_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text('mr,ref\n"name[A]","two\nlines"\nname(B),x\n')
     with pytest.raises(DataError, match=r"t.csv:4: expected slots"):
-        read_e2e(path)
+        list(read_e2e(path))
     path.write_text("MR\nname[A]\n")
     with pytest.raises(DataError, match=r"t.csv:2: expected a column 'mr'.*Columns here: 'MR'"):
-        read_e2e(path)
+        list(read_e2e(path))
 
 
 def test_own_files_in_the_official_format(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -15,7 +15,7 @@ from softprompt.tasks import Counts, Task, load_task
 from softprompt.template import Template, parse_template
 from softprompt.types import Example, Splits
 
-READERS: dict[str, Callable[[Path], list[Record]]] = {"table": read_table, "e2e": read_e2e}
+READERS: dict[str, Callable[..., Iterator[Record]]] = {"table": read_table, "e2e": read_e2e}
 """Reader by a task's `source.kind`: file -> records in file order."""
 
 SPLITS = ("train", "dev", "test")
@@ -108,11 +108,11 @@ def _pairs(path: Path, task: Task | None, input_: Template, target: Template) ->
     kind = task.source.kind if task else "table"
     if kind not in READERS:
         raise ConfigError(f"the task {task and task.name!r} names the reader {kind!r}; there are {', '.join(READERS)}.")
-    records = READERS[kind](path)
-    need_columns(records[0], input_.columns + target.columns)
     used = {*input_.columns, *target.columns}
-    out = []
-    for record in records:
+    out: list[Example] = []
+    for record in READERS[kind](path):
+        if not out:
+            need_columns(record, input_.columns + target.columns)
         source = input_.render(record.values, record.where)
         meta = {key: value for key, value in record.values.items() if key not in used}
         out += [Example(source, (text,), meta) for text in target.expand(record.values, record.where)]

@@ -1,6 +1,7 @@
 """Reader of the official E2E NLG Challenge files (Novikova, Dušek and Rieser 2017): CSV with the columns mr and ref."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from softprompt.data.table import Record, need_columns, read_table
@@ -23,15 +24,15 @@ _SLOT = re.compile(r"\s*([^\[\],]+)\[(.*?)\]\s*(?:,(?=\s*[^\[\],]+\[)|\Z)", re.D
 _BREAK = re.compile(r"\s*[\r\n]+\s*")
 
 
-def read_e2e(path: Path) -> list[Record]:
-    """Read one official file, row order kept: columns `mr` (as it is), `table` (linearised) and `ref`.
+def read_e2e(path: Path) -> Iterator[Record]:
+    """Yield the rows of one official file, in its order: columns `mr` (as it is), `table` (linearised) and `ref`.
 
     A line break within a reference (three rows of the official files) becomes a space; nothing else is changed.
     Raises ConfigError for a missing file, DataError with `file:line` for its content.
     """
-    records = read_table(path)
-    need_columns(records[0], ("mr", "ref"))
-    return [_record(record) for record in records]
+    for record in read_table(path):
+        need_columns(record, ("mr", "ref"))
+        yield _record(record)
 
 
 def parse_mr(text: str, where: str) -> dict[str, str]:
