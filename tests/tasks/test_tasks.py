@@ -1,10 +1,14 @@
 """Task files: what they say, and that each is complete."""
 
+from inspect import signature
+from pathlib import Path
+
 import pytest
 
 from softprompt.config import DecodeConfig
-from softprompt.data import READERS
+from softprompt.data import READERS, SHAPES
 from softprompt.errors import ConfigError
+from softprompt.metrics import find_suite
 from softprompt.tasks import list_tasks, load_task
 from softprompt.template import parse_template
 
@@ -14,8 +18,12 @@ def test_all_tasks_are_complete() -> None:
     assert {"e2e", "gazette"} <= {task.name for task in tasks}
     for task in tasks:
         assert task.title and task.citation and task.licence and task.suite
-        assert task.source.kind in READERS and set(task.source.files) == {"train", "dev", "test"}
-        assert parse_template(task.template.input, "x").columns and parse_template(task.template.target, "x").columns
+        assert task.source.kind in READERS and set(task.source.files) <= {"train", "dev", "test"}
+        assert task.source.shape is None or task.source.shape in SHAPES
+        signature(READERS[task.source.kind]).bind(Path(), **task.source.options)
+        find_suite(task.suite)
+        for wording in task.templates.values():
+            assert parse_template(wording.input, "x").columns and parse_template(wording.target, "x").columns
         DecodeConfig.model_validate(dict(task.decode))
 
 
