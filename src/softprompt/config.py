@@ -5,7 +5,7 @@ Fields have a unit in their description. Paths are taken relative to the working
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, Field, Strict, ValidationError, ValidationInfo, model_validator
 
@@ -328,6 +328,10 @@ def _explain(error: Any, where: Where, root: KeyPath) -> str:
     info = (sections[path[0]] if len(path) == 2 else Recipe).model_fields.get(path[-1]) if path else None
     if info is None:
         return f"{start}: {error['msg']}, got {show(value)}."
+    inner = ".".join(map(str, error["loc"][2:]))
+    if inner and any(isinstance(part, type) and issubclass(part, BaseModel) for part in get_args(info.annotation)):
+        unknown = "unknown key" if error["type"] == "extra_forbidden" else f"{error['msg']}, got {show(value)}"
+        return f"{start}.{inner}: {unknown}. Expected {describe(info.annotation, ())}: {info.description}."
     default = "" if info.is_required() or info.default_factory else f" (default: {_plain(info.default)})"
     wanted = describe(info.annotation, info.metadata)
     return f"{start}: expected {wanted}; got {show(value)}. It means: {info.description}{default}."

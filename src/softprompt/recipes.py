@@ -255,7 +255,8 @@ def describe(annotation: Any, bounds: Iterable[Any]) -> str:
         if get_origin(part) is Literal:
             kinds.append("one of " * (len(get_args(part)) > 1) + ", ".join(map(str, get_args(part))))
         else:
-            kinds.append(_list(part) if get_origin(part) is tuple else words.get(part, "a section"))
+            section = f"a section with {', '.join(getattr(part, 'model_fields', ()))}"
+            kinds.append(_list(part) if get_origin(part) is tuple else words.get(part, section))
     kinds = ["a number"] if kinds == ["a whole number", "a number"] else kinds
     kinds += ["null"] if NoneType in parts else []
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >=", "max_length": "length <="}

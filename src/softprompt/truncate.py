@@ -1,5 +1,6 @@
 """Sources cut at their end to fit the window: what `data.truncate: source` does, and how often it did."""
 
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,8 @@ from dataclasses import dataclass, replace
 from softprompt.backbone import Backbone
 from softprompt.batch import encode_sources, encode_targets
 from softprompt.types import Example
+
+_WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,16 @@ def _longest_target(backbone: Backbone, example: Example) -> int:
 
 
 def _shortened(backbone: Backbone, text: str, room: int) -> str:
-    """The longest beginning of the text that is at most `room` tokens in its frame, stripped; "" if there is none."""
+    """The words from the beginning of the text that fit into `room` tokens with its frame; "" if nothing does.
 
-    def length(characters: int) -> int:
-        return len(encode_sources(backbone, [text[:characters]])[0])
+    Of a text whose first word is too long (one without spaces, say), characters.
+    """
 
-    return text[: bisect_right(range(1, len(text) + 1), room, key=length)].strip()
+    def length(end: int) -> int:
+        return len(encode_sources(backbone, [text[:end]])[0])
+
+    for ends in ([word.end() for word in _WORD.finditer(text)], range(1, len(text) + 1)):
+        fitting = bisect_right(ends, room, key=length)
+        if fitting:
+            return text[: ends[fitting - 1]].strip()
+    return ""

@@ -27,7 +27,7 @@ def load(data: DataConfig, seed: int) -> Splits:
     Train: one Example per (source, target) pair, in file order, repeated pairs kept. Dev and test: one Example per
     unique source, in first-seen order, with the targets of all its rows as references, and its meta that of its first
     row; or one per row, where the task says so (`source.unit`) or labels are learned. `meta` holds the columns that
-    no template uses. Without a dev file dev is empty; without a test split test is dev.
+    no template uses. Without a dev file dev is empty; without a test split test is dev, as it is before `low_data`.
 
     In this order: the split policy; `hold_out` and `keep`; `low_data` or `shots`; `max_train` (pairs), `max_dev` and
     `max_test` (sources), which keep the first N of a shuffle by `seed`, in file order, so that a smaller N is a part
@@ -40,12 +40,13 @@ def load(data: DataConfig, seed: int) -> Splits:
             splits = apply(splits, setting.field, setting.values)
     source = task.source if task else OWN
     train, dev = _pairs(splits.train, 1 if source.train_targets == "first" else None), splits.dev
+    test = splits.test or dev
     if data.low_data is not None:
         train, dev = policies.low_data(train, _pairs(dev), data.low_data, data.subset or 0)
     if data.shots is not None:
         train = policies.shots(train, data.shots, data.subset or 0, _class_of(wording_of(data)))
-    dev, test = (_group(part) if _is_grouped(source, data) else part for part in (dev, splits.test))
-    test = _test_of_another(data, seed) if data.test_task else test or dev
+    dev, test = (_group(part) if _is_grouped(source, data) else part for part in (dev, test or dev))
+    test = _test_of_another(data, seed) if data.test_task else test
     return Splits(
         train=policies.draw(train, data.max_train, seed),
         dev=policies.draw(dev, data.max_dev, seed),

@@ -42,7 +42,7 @@ def read_rows(
         first = True
         for record in records(path, source):
             if first:
-                need_columns(record, (*input_.columns, *target.columns))
+                need_columns(record, (*input_.columns, *target.columns, *fields))
                 first = False
             text = input_.render(record.values, record.where)
             values = verbalise(wording, record)
