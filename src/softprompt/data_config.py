@@ -6,17 +6,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from softprompt.method_config import Section
-from softprompt.tasks import Labels, Policy
+from softprompt.tasks import FieldValues, Labels, Policy
 
 FilePath = Annotated[Path, Strict(False)]
-Texts = Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
-
-
-class FieldValues(Section):
-    """Rows whose column `field` holds one of `values` (compared as text)."""
-
-    field: str = Field(description="column of the data")
-    values: Texts = Field(description="list of its values")
 
 
 class DataConfig(Section):
@@ -37,8 +29,12 @@ class DataConfig(Section):
     dev_size: int | None = Field(
         default=None, ge=1, description="rows that split dev_from_train takes; null: the task's, or 1000"
     )
-    hold_out: FieldValues | None = Field(default=None, description="rows that only the test has; null: no such rows")
-    keep: FieldValues | None = Field(default=None, description="only rows that train and dev have; null: all")
+    hold_out: FieldValues | None = Field(
+        default=None, description="rows that only the test has; null: the task's, or none"
+    )
+    keep: FieldValues | None = Field(
+        default=None, description="only rows that train and dev have; null: the task's, or all"
+    )
     low_data: int | None = Field(default=None, ge=2, description="training pairs, with 30% as many for dev; null: all")
     shots: int | None = Field(default=None, ge=1, description="training pairs, the same number a label; null: all")
     subset: int | None = Field(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from softprompt.data import split as policies
 from softprompt.data.rows import OWN, READERS, SHAPES, read_rows
@@ -10,10 +11,21 @@ from softprompt.data.sources import PARTS, files, files_of, fingerprint, own_par
 from softprompt.data.split import record_of
 from softprompt.data_config import DataConfig
 from softprompt.errors import ConfigError, DataError
-from softprompt.tasks import Counts, Source, Split, Wording, load_task
+from softprompt.tasks import Counts, FieldValues, Source, Split, Task, Wording, load_task
 from softprompt.types import Example, Splits
 
-__all__ = ["READERS", "SHAPES", "files", "fingerprint", "label_words", "load", "policy_of", "record_of", "wording_of"]
+__all__ = [
+    "READERS",
+    "SHAPES",
+    "choices_of",
+    "files",
+    "fingerprint",
+    "label_words",
+    "load",
+    "policy_of",
+    "record_of",
+    "wording_of",
+]
 
 Examples = tuple[Example, ...]
 
@@ -32,9 +44,11 @@ def load(data: DataConfig, seed: int) -> Splits:
     """
     task = load_task(data.task) if data.task else None
     splits = _apply_policy(data, _read(data, own_parts(data)))
-    for setting, apply in ((data.hold_out, policies.hold_out), (data.keep, policies.keep)):
-        if setting is not None:
-            splits = apply(splits, setting.field, setting.values)
+    hold_out, keep = _divisions(data, task)
+    if hold_out is not None:
+        splits = policies.hold_out(splits, hold_out.field, hold_out.values)
+    if keep is not None:
+        splits = policies.keep(splits, keep.field, keep.values)
     source = task.source if task else OWN
     train, dev = _pairs(splits.train, 1 if source.train_targets == "first" else None), splits.dev
     test = splits.test or dev
@@ -64,10 +78,19 @@ def label_words(data: DataConfig) -> tuple[str, ...] | None:
     return labels.distinct() if labels else None
 
 
+def choices_of(data: DataConfig) -> dict[str, Any]:
+    """What a recipe's nulls stand for: its template and split policy, and what that needs."""
+    policy = policy_of(data)
+    template = data.template or (next(iter(load_task(data.task).templates)) if data.task else None)
+    seeded = {} if policy == "native" else {"split_seed": policies.DATA_SEED}
+    sized = {"dev_size": _dev_size(data)} if policy == "dev_from_train" else {}
+    return {"template": template, "split": policy, **seeded, **sized}
+
+
 def _read(data: DataConfig, parts: Sequence[Split]) -> dict[Split, Examples]:
     """The rows of these splits as they are in the files, in file order."""
     task = load_task(data.task) if data.task else None
-    fields = [setting.field for setting in (data.hold_out, data.keep) if setting is not None]
+    fields = [setting.field for setting in _divisions(data, task) if setting is not None]
     found: dict[Split, Examples] = {}
     for split, several in files_of(data, parts).items():
         source = task.source if task else OWN
@@ -91,10 +114,18 @@ def _apply_policy(data: DataConfig, rows: Mapping[Split, Examples]) -> Splits:
             )
         dev, test = policies.half_validation(dev)
     elif policy == "dev_from_train":
-        size = data.dev_size or (load_task(data.task).dev_size if data.task else None) or policies.DEV_SIZE
         test = test or dev
-        train, dev = policies.dev_from_train(train, size)
+        train, dev = policies.dev_from_train(train, _dev_size(data))
     return Splits(train, dev, test)
+
+
+def _dev_size(data: DataConfig) -> int:
+    return data.dev_size or (load_task(data.task).dev_size if data.task else None) or policies.DEV_SIZE
+
+
+def _divisions(data: DataConfig, task: Task | None) -> tuple[FieldValues | None, FieldValues | None]:
+    """What is held out and what is kept: the recipe's word, else the task's."""
+    return data.hold_out or (task.hold_out if task else None), data.keep or (task.keep if task else None)
 
 
 def _is_grouped(source: Source, data: DataConfig) -> bool:

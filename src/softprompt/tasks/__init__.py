@@ -63,6 +63,13 @@ class Source(_Part):
         return (names,) if isinstance(names, str) else names
 
 
+class FieldValues(_Part):
+    """Rows whose column `field` holds one of `values` (compared as text)."""
+
+    field: str = Field(description="column of the data")
+    values: tuple[str, ...] = Field(min_length=1, description="list of its values")
+
+
 class Labels(_Part):
     """A verbaliser: the word that is learned for each value that a column of the data may have."""
 
@@ -119,6 +126,8 @@ class Task(_Part):
     suite: str = Field(description="scoring suite")
     split: Policy = Field(default="native", description="how train, dev and test are made where a recipe is silent")
     dev_size: int | None = Field(default=None, description="rows that `dev_from_train` takes where a recipe is silent")
+    hold_out: FieldValues | None = Field(default=None, description="rows that only the test has, and it no others")
+    keep: FieldValues | None = Field(default=None, description="only rows that train and dev have; None: all")
     counts: Mapping[Split, Counts] = Field(
         default_factory=dict, description="checked when the task's own files are read"
     )
