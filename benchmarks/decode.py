@@ -20,8 +20,8 @@ from softprompt.backbone import Backbone
 from softprompt.batch import collate_sources, encode_sources
 from softprompt.config import DecodeConfig
 from softprompt.decode import decode_texts, generation_options
-from softprompt.method_config import PrefixConfig
-from softprompt.methods import PrefixTuning, Steering, Untuned
+from softprompt.method_config import PrefixTuning
+from softprompt.methods import PrefixMethod, Steering, Untuned
 
 ROWS, BEAMS = 8, 5
 
@@ -67,7 +67,7 @@ def main() -> None:
     config = DecodeConfig(beams=BEAMS, max_new_tokens=args.new_tokens, min_new_tokens=args.new_tokens, batch_size=ROWS)
     arms: dict[str, Callable[[], None]] = {"no_prefix": ours(bone, Untuned(), sources, config)}
     for length in args.lengths:
-        prompt = PrefixTuning.build(bone, PrefixConfig(length=length, hidden=64)).fold()
+        prompt = PrefixMethod.build(bone, PrefixTuning(length=length, hidden=64)).fold()
         arms[f"softprompt_{length}"] = ours(bone, prompt, sources, config)
         peft_config = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length)
         arms[f"peft_{length}"] = theirs(get_peft_model(random_model(), peft_config).eval(), bone, sources, config)

@@ -1,7 +1,7 @@
 """The bundled task over several seeds: untuned, prefix-tuning, full fine-tuning. Prints a table and JSON.
 
     python benchmarks/quality.py --seeds 1 2 3 [--recipe gazette] [--out FILE] [KEY=VALUE ...]
-    python benchmarks/quality.py --rates prefix 1e-2 3e-2 1e-1 --rates finetune 1e-3 2e-3 4e-3
+    python benchmarks/quality.py --rates main 1e-2 3e-2 1e-1 --rates finetune 1e-3 2e-3 4e-3
 
 With --rates nothing is scored: each arm is trained once per rate and its dev loss printed, which is how the rates of
 the recipe were chosen, for both arms alike.
@@ -29,7 +29,7 @@ def dev_losses(ref: str, method: str, rates: list[float], overrides: list[str], 
     losses = {}
     for rate in rates:
         loaded = load_recipe(ref, [*overrides, f"seed={seed}", "data.max_test=1", "decode.max_new_tokens=2"])
-        arm = "main" if loaded.method.name == method else method
+        arm = method if method in loaded.compare else "main"
         own = loaded.arm(arm)
         chosen = Recipe.model_validate(
             own.model_dump() | {"train": own.train.model_dump() | {"lr": rate}, "untuned": False}
@@ -59,7 +59,8 @@ def _headline(result: ArmResult) -> str:
 
 def averaged(runs: list[list[ArmResult]]) -> tuple[list[list[str]], dict[str, Any]]:
     """A table of means (standard deviations) and the numbers behind it."""
-    table = [["", *METRICS, "BLEU seen", "BLEU unseen", "trained", "stored"]]
+    groups = [f"BLEU {name}" for name in runs[0][0].groups]
+    table = [["", *METRICS, *groups, "trained", "stored"]]
     numbers: dict[str, Any] = {}
     for arm in [result.arm for result in runs[0]]:
         own = [next(result for result in run if result.arm == arm) for run in runs]
@@ -69,7 +70,12 @@ def averaged(runs: list[list[ArmResult]]) -> tuple[list[list[str]], dict[str, An
         parameters = own[0].parameters
         numbers[arm] = {"method": own[0].method, "scores": values, "parameters": parameters}
         table.append(
-            [own[0].method, *map(_spread, values.values()), _share(parameters, "trained"), _share(parameters, "stored")]
+            [
+                arm if len(runs[0]) > 3 else own[0].method,
+                *map(_spread, values.values()),
+                _share(parameters, "trained"),
+                _share(parameters, "stored"),
+            ]
         )
     return table, numbers
 
@@ -87,9 +93,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="laid over the recipe")
     parser.add_argument("--recipe", default="gazette")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument(
-        "--rates", nargs="+", action="append", metavar="METHOD RATE", help="choose rates on the dev part"
-    )
+    parser.add_argument("--rates", nargs="+", action="append", metavar="ARM RATE", help="dev losses of an arm")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.rates:

@@ -32,8 +32,8 @@ from torch import Tensor
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded, encode_pairs
 from softprompt.config import TrainConfig
-from softprompt.method_config import PrefixConfig
-from softprompt.methods import FineTuning, Method, PrefixTuning
+from softprompt.method_config import PrefixTuning
+from softprompt.methods import FinetuneMethod, Method, PrefixMethod
 from softprompt.train import autocast, make_optimizer, training_steps
 
 BATCH = 10
@@ -111,12 +111,12 @@ def main() -> None:
     )
     peft_model = get_peft_model(random_model(), peft_config)
     peft_model.base_model.eval()
-    prefix = PrefixTuning.build(bone, PrefixConfig(length=args.length, hidden=512))
+    prefix = PrefixMethod.build(bone, PrefixTuning(length=args.length, hidden=512))
     tuned = backbone(random_model(), args.tokenizer)
     arms = {
         "softprompt_prefix": ours(bone, prefix, pairs, config, args.steps),
         "peft_prefix": theirs(peft_model, pairs, bone.eos_id, config.lr, args.precision, args.steps),
-        "softprompt_finetune": ours(tuned, FineTuning(tuned), pairs, config, args.steps),
+        "softprompt_finetune": ours(tuned, FinetuneMethod(tuned), pairs, config, args.steps),
     }
     seconds = in_turns(arms, args.rounds)
     peaks = {name: peak_above(arm) for name, arm in arms.items()}

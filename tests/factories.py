@@ -22,7 +22,7 @@ from transformers import (
 from softprompt.backbone import Backbone
 from softprompt.batch import Batch, Encoded, collate
 from softprompt.inject import install
-from softprompt.methods import PrefixTuning
+from softprompt.methods import PrefixMethod
 from softprompt.types import Example
 
 EOS = "<|endoftext|>"
@@ -149,11 +149,11 @@ def backbone_folder(folder: Path, name: str = "gpt2", **changes: Any) -> Path:
     return folder
 
 
-def prefix(bone: Backbone, *, length: int = 5, seed: int = 1, **options: Any) -> PrefixTuning:
+def prefix(bone: Backbone, *, length: int = 5, seed: int = 1, **options: Any) -> PrefixMethod:
     """An untrained prefix; the MLP's outputs are scaled up so that the prefix matters."""
     torch.manual_seed(seed)
     start = {"positions": "shifted" if bone.family == "causal" else "unshifted"}
-    made = PrefixTuning(bone.sites(), embed=bone.hidden_width(), length=length, **{"hidden": 16, **start, **options})
+    made = PrefixMethod(bone.sites(), embed=bone.hidden_width(), length=length, **{"hidden": 16, **start, **options})
     with torch.no_grad():
         for bank in made.banks.values():
             if bank.mlp is not None:
@@ -191,12 +191,12 @@ def batch(count: int = 3, *, seed: int = 0, side: str = "left", longest: int = 9
     return collate(pairs(count, seed=seed, longest=longest), tokenizer().eos_token_id, side=side)
 
 
-def logits(bone: Backbone, rows: Batch, offset: int = 0) -> Tensor:
+def logits(bone: Backbone, rows: Batch) -> Tensor:
     """(B, T, V) without a cache."""
     out: Tensor = bone.model(
         input_ids=rows.input_ids_BT,
         attention_mask=rows.attention_mask_BT,
-        position_ids=rows.position_ids_BT + offset,
+        position_ids=rows.position_ids_BT,
         use_cache=False,
     ).logits
     return out

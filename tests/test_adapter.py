@@ -14,8 +14,8 @@ from softprompt.config import TrainConfig, load_recipe
 from softprompt.decode import decode_texts
 from softprompt.errors import CheckpointError, ConfigError
 from softprompt.loss import target_nll
-from softprompt.method_config import AdapterConfig
-from softprompt.methods import METHODS, Adapter, trained_count
+from softprompt.method_config import Adapter
+from softprompt.methods import METHODS, AdapterMethod, trained_count
 from softprompt.run import run_recipe
 from softprompt.train import prepare_mode
 
@@ -23,20 +23,20 @@ FAMILIES = ["gpt2", "llama", "mistral_window", "gemma3", "opt", "bart", "t5", "t
 DESIGNS = ["lin", "houlsby"]
 
 
-def moved(bone: Backbone, design: str, **options: object) -> Adapter:
+def moved(bone: Backbone, design: str, **options: object) -> AdapterMethod:
     """An adapter far from its start."""
     torch.manual_seed(0)
-    method = METHODS["adapter"](bone, AdapterConfig(design=design, bottleneck=4, **options))
-    assert isinstance(method, Adapter)
+    method = METHODS["adapter"](bone, Adapter(design=design, bottleneck=4, **options))
+    assert isinstance(method, AdapterMethod)
     with torch.no_grad():
         for parameter in method.trainable().values():
             parameter.add_(torch.randn_like(parameter) * 0.3)
     return method.eval()
 
 
-def nll(bone: Backbone, method: Adapter, pairs: list[Encoded]) -> float:
+def nll(bone: Backbone, method: AdapterMethod, pairs: list[Encoded]) -> float:
     with torch.no_grad(), method.attach(bone):
-        return float(target_nll(bone, make_batch(bone, method, pairs), 0))
+        return float(target_nll(bone, make_batch(bone, method, pairs)))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -49,7 +49,7 @@ def test_counts_places_and_gradients(name: str, design: str) -> None:
     assert trained_count(method) == method.stored_count() == blocks * (1 if design == "lin" else 2) * one
     before = bone.hash()
     with method.attach(bone):
-        target_nll(bone, make_batch(bone, method, factories.pairs(3)), 0).backward()
+        target_nll(bone, make_batch(bone, method, factories.pairs(3))).backward()
     for key, parameter in method.trainable().items():
         assert parameter.grad is not None and bool((parameter.grad != 0).any()), key
     assert all(parameter.grad is None for parameter in bone.model.parameters()) and bone.hash() == before
@@ -63,9 +63,9 @@ def test_padded_equals_unpadded_and_saved_and_loaded_equals_before(name: str, de
     whole = nll(bone, method, pairs)
     assert whole == pytest.approx(sum(nll(bone, method, [pair]) for pair in pairs), rel=1e-5)
     method.save(tmp_path / "adapter", backbone_id=name, backbone_hash=bone.hash())
-    assert nll(bone, Adapter.load(bone, tmp_path / "adapter"), pairs) == whole
+    assert nll(bone, AdapterMethod.load(bone, tmp_path / "adapter"), pairs) == whole
     with pytest.raises(CheckpointError, match="learned on backbone"):
-        Adapter.load(factories.backbone(name, seed=5), tmp_path / "adapter")
+        AdapterMethod.load(factories.backbone(name, seed=5), tmp_path / "adapter")
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -100,7 +100,7 @@ def test_gradient_checkpointing_changes_nothing(design: str) -> None:
             bone.enable_gradient_checkpointing()
         prepare_mode(bone, method, TrainConfig(gradient_checkpointing=checkpointing))
         with method.attach(bone):
-            target_nll(bone, make_batch(bone, method, factories.pairs(3)), 0).backward()
+            target_nll(bone, make_batch(bone, method, factories.pairs(3))).backward()
         gradients.append([parameter.grad for parameter in method.trainable().values()])
     for without, with_it in zip(*gradients, strict=True):
         torch.testing.assert_close(with_it, without, rtol=1e-4, atol=1e-6)
@@ -110,15 +110,15 @@ def test_gradient_checkpointing_changes_nothing(design: str) -> None:
 def test_share_of_gpt2_mediums_parameters(share: float, least: float) -> None:
     """Li & Liang's Adapter 3% and 0.1%."""
     bone = Backbone.plan("gpt2-medium")
-    method = METHODS["adapter"](bone, AdapterConfig(share=share))
+    method = METHODS["adapter"](bone, Adapter(share=share))
     assert least < trained_count(method) / bone.parameter_count() <= share
-    bottleneck = METHODS["adapter"](bone, AdapterConfig(bottleneck=256))
+    bottleneck = METHODS["adapter"](bone, Adapter(bottleneck=256))
     assert trained_count(bottleneck) == 24 * (2 * 1024 * 256 + 256 + 1024 + 2 * 1024)
 
 
 def test_a_share_too_small_and_two_sizes_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"method.share: expected at least"):
-        METHODS["adapter"](factories.backbone("gpt2"), AdapterConfig(share=1e-4))
+        METHODS["adapter"](factories.backbone("gpt2"), Adapter(share=1e-4))
     for override in ("method=adapter", "method={name: adapter, bottleneck: 3, share: 0.1}"):
         with pytest.raises(ConfigError, match="bottleneck or share, one of them"):
             load_recipe("quickstart", [override])
@@ -131,7 +131,7 @@ def test_a_whole_run(name: str, tmp_path: Path) -> None:
     )
     run_recipe(recipe, tmp_path / "run", quiet=True)
     bone = Backbone.load(str(tmp_path / "backbone"))
-    method = Adapter.load(bone, tmp_path / "run" / "adapter")
+    method = AdapterMethod.load(bone, tmp_path / "run" / "adapter")
     rows = [json.loads(line) for line in (tmp_path / "run" / "predictions" / "test.jsonl").read_text().splitlines()]
     again = decode_texts(bone, method, [row["source"] for row in rows], recipe.decode, seed=recipe.seed)
     assert [row.text for row in again] == [row["prediction"] for row in rows]
@@ -141,4 +141,4 @@ def test_a_folder_of_another_method_is_refused(tmp_path: Path) -> None:
     bone = factories.backbone("gpt2")
     factories.prefix(bone).fold().save(tmp_path / "prompt", backbone_id="gpt2", backbone_hash=bone.hash())
     with pytest.raises(CheckpointError, match="expected one of method 'adapter', got 'prefix'"):
-        Adapter.load(bone, tmp_path / "prompt")
+        AdapterMethod.load(bone, tmp_path / "prompt")

@@ -20,7 +20,7 @@ from softprompt.config import (
     to_dict,
 )
 from softprompt.errors import ConfigError, SoftpromptError
-from softprompt.method_config import METHOD_CONFIGS, FinetuneConfig, PrefixConfig, UntunedConfig
+from softprompt.method_config import METHOD_CONFIGS, FineTuning, PrefixTuning, UntunedConfig
 from softprompt.recipes import list_recipes, overlay, parse_overrides, parse_yaml
 
 RECIPE = """# A title
@@ -61,13 +61,16 @@ def test_defaults(tmp_path: Path) -> None:
     got = load_recipe(write(tmp_path, "data: {task: gazette}"))
     assert (got.version, got.name, got.seed, got.untuned, got.compare) == (1, "r", 101, True, {})
     assert got.backbone.model_dump() == {"id": "bundled", "revision": None, "dtype": "float32", "attention": "sdpa"}
-    assert got.method == PrefixConfig() and got.method.model_dump() == {
+    assert got.method == PrefixTuning() and got.method.model_dump() == {
         "name": "prefix",
         "length": 10,
+        "place": "before",
+        "attention": "joined",
         "reparam": "mlp",
         "hidden": 512,
         "init": "random",
         "init_text": None,
+        "init_file": None,
         "dropout": 0.0,
         "sites": None,
         "positions": None,
@@ -110,15 +113,15 @@ def test_shorthands_and_overrides(recipe: str) -> None:
 
 @pytest.mark.parametrize("override", ["method=finetune", "method.name=finetune", "method={name: finetune}"])
 def test_switching_the_method_drops_its_fields(recipe: str, override: str) -> None:
-    assert load_recipe(recipe, ["compare=null", override]).method == FinetuneConfig()
+    assert load_recipe(recipe, ["compare=null", override]).method == FineTuning()
 
 
 def test_switching_the_method_keeps_the_other_overrides_order_free(recipe: str) -> None:
     for overrides in (["method=finetune", "method.length=3"], ["method.length=3", "method=finetune"]):
         message = fail(recipe, "compare=null", *overrides)
         assert "'method.length' for the method 'finetune': it belongs to 'prefix'" in message
-    assert load_recipe(recipe, ["method=prefix"]).method == PrefixConfig(length=7, hidden=64)
-    assert load_recipe(recipe, ["method=null"]).method == PrefixConfig()
+    assert load_recipe(recipe, ["method=prefix"]).method == PrefixTuning(length=7, hidden=64)
+    assert load_recipe(recipe, ["method=null"]).method == PrefixTuning()
 
 
 def test_method_fields_in_the_file(tmp_path: Path) -> None:
@@ -131,15 +134,15 @@ def test_arms(recipe: str) -> None:
     assert got.arms() == ("main", "wide", "finetune", "untuned")
     assert got.arm("main").method == got.method and got.arm("main").compare == {}
     wide = got.arm("wide")
-    assert wide.name == "small-wide" and wide.method == PrefixConfig(length=20, hidden=64) and wide.train == got.train
+    assert wide.name == "small-wide" and wide.method == PrefixTuning(length=20, hidden=64) and wide.train == got.train
     tuned = got.arm("finetune")
-    assert tuned.method == FinetuneConfig() and tuned.train.lr == 3e-4 and tuned.data == got.data
+    assert tuned.method == FineTuning() and tuned.train.lr == 3e-4 and tuned.data == got.data
     assert got.arm("untuned").method == UntunedConfig()
     with pytest.raises(ConfigError, match="no arm 'widee'; nearest: 'wide'"):
         got.arm("widee")
     assert load_recipe(recipe, ["compare=null", "method=untuned"]).arms() == ("main",)
     assert load_recipe(recipe, ["untuned=false"]).arms() == ("main", "wide", "finetune")
-    assert load_recipe(recipe, ["compare.wide.method.length=30"]).arm("wide").method == PrefixConfig(
+    assert load_recipe(recipe, ["compare.wide.method.length=30"]).arm("wide").method == PrefixTuning(
         length=30, hidden=64
     )
 
@@ -202,12 +205,12 @@ def test_unknown_keys_in_a_file_are_all_listed_with_their_lines(tmp_path: Path) 
         ("train.lr=true", ["got true"]),
         ("train.epochs=true", ["train.epochs: expected a number, > 0; got true"]),
         ("train.epochs=0", ["train.epochs"]),
-        ("method.length=0", ["method.length: expected a whole number, >= 1; got 0", "virtual tokens"]),
+        ("method.length=0", ["method.length: expected a whole number or null, >= 1; got 0", "virtual tokens"]),
         ("method.length=2.5", ["expected a whole number"]),
         (
             "method=prefx",
             [
-                "method.name: expected one of prefix, prompt, dept, finetune, adapter, lora, untuned",
+                "method.name: expected one of prefix, prompt, dept, finetune, adapter, lora, incontext, untuned",
                 "nearest: 'prefix'",
             ],
         ),

@@ -123,7 +123,9 @@ def test_settings_stored_with_the_backbone_play_no_part(options: dict[str, objec
 @pytest.mark.parametrize(("positions", "start"), [("shifted", 5), ("unshifted", 0)])
 def test_text_starts_at_the_prompts_offset_and_counts_on(positions: str, start: int, beams: int) -> None:
     bone, seen = factories.backbone("gpt2"), []
-    bone.model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs), with_kwargs=True)
+    bone.model.get_decoder().register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs), with_kwargs=True
+    )
     how = factories.prefix(bone, positions=positions).fold()
     seen.clear()
     config = DecodeConfig(strategy="beam", beams=beams, max_new_tokens=4, min_new_tokens=4)

@@ -37,7 +37,7 @@ def generate(bone: Backbone, how: Steering, ids: list[tuple[int, ...]], *, share
         return bone.model.generate(
             rows.input_ids_BT,
             attention_mask=rows.attention_mask_BT,
-            position_ids=rows.position_ids_BT + how.position_offset,
+            position_ids=rows.position_ids_BT,
             generation_config=settings,
         )
 
@@ -49,7 +49,7 @@ def forced(bone: Backbone, how: Steering, source: tuple[int, ...], target: list[
         out = bone.model(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            position_ids=torch.arange(ids.shape[1])[None] + how.position_offset,
+            position_ids=torch.arange(ids.shape[1])[None],
             use_cache=False,
         ).logits
     return out[0, len(source) - 1 : -1]
@@ -63,9 +63,9 @@ def test_padded_equals_unpadded(name: str, shared: bool, side: str) -> None:
     how, pairs = steering(bone), factories.pairs(4, longest=20)
     rows = collate(pairs, bone.eos_id, side=side)
     with torch.no_grad(), how.attach(bone, shared=shared):
-        together = factories.logits(bone, rows, how.position_offset)
+        together = factories.logits(bone, rows)
         for row, pair in enumerate(pairs):
-            alone = factories.logits(bone, collate([pair], bone.eos_id), how.position_offset)[0]
+            alone = factories.logits(bone, collate([pair], bone.eos_id))[0]
             torch.testing.assert_close(together[row][rows.attention_mask_BT[row].bool()], alone, atol=1e-5, rtol=1e-5)
 
 
@@ -145,9 +145,9 @@ def test_folded_equals_unfolded_to_the_bit(name: str, reparam: str) -> None:
     folded = method.fold()
     with torch.no_grad():
         with method.attach(bone):
-            want = factories.logits(bone, rows, method.position_offset)
+            want = factories.logits(bone, rows)
         with folded.attach(bone):
-            got = factories.logits(bone, rows, folded.position_offset)
+            got = factories.logits(bone, rows)
     assert torch.equal(got, want)
     assert folded.position_offset == method.position_offset == 5
 
@@ -172,7 +172,7 @@ def test_saved_and_loaded_equals_before_to_the_bit(name: str, positions: str, tm
     results = []
     for prompt in (before, after):
         with torch.no_grad(), prompt.attach(bone):
-            results.append(factories.logits(bone, rows, prompt.position_offset))
+            results.append(factories.logits(bone, rows))
     assert torch.equal(*results)
 
 
@@ -196,7 +196,7 @@ def test_shifted_and_unshifted_positions_differ_only_in_where_text_starts(name: 
     results = []
     for how in (shifted, unshifted):
         with torch.no_grad(), how.attach(bone):
-            results.append(factories.logits(bone, rows, how.position_offset))
+            results.append(factories.logits(bone, rows))
     assert not torch.allclose(*results, atol=1e-2)
     generate(bone, unshifted, sources(1), strategy="greedy", min_new_tokens=NEW)
     first, *later = [position for position in seen[2:]]
@@ -208,7 +208,7 @@ def test_shifted_and_unshifted_positions_differ_only_in_where_text_starts(name: 
 def record_positions(bone: Backbone) -> list[list[int]]:
     """Filled with the positions of row 0 of every forward from now on."""
     seen: list[list[int]] = []
-    bone.model.register_forward_pre_hook(
+    bone.model.get_decoder().register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs["position_ids"][0].tolist()), with_kwargs=True
     )
     return seen

@@ -29,7 +29,7 @@ from softprompt.config import TrainConfig, load_recipe
 from softprompt.errors import CheckpointError, Interrupted, TrainingError
 from softprompt.fit import METRICS, Fitted, fit
 from softprompt.loss import mean_token_nll
-from softprompt.method_config import FinetuneConfig
+from softprompt.method_config import FineTuning
 from softprompt.methods import METHODS, Method, state
 from softprompt.run import run_recipe
 from softprompt.train import training_steps
@@ -41,9 +41,7 @@ TOTAL = 9
 def setup(which: str = "prefix") -> tuple[Backbone, Method]:
     """Always the same start; dropout is on for both methods."""
     bone = factories.backbone("gpt2", n_layer=1)
-    return bone, factories.prefix(bone, dropout=0.3) if which == "prefix" else METHODS["finetune"](
-        bone, FinetuneConfig()
-    )
+    return bone, factories.prefix(bone, dropout=0.3) if which == "prefix" else METHODS["finetune"](bone, FineTuning())
 
 
 def config(**changes: object) -> TrainConfig:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 
 import factories
 import pytest
@@ -38,10 +39,15 @@ def logits_with_cache(model: PreTrainedModel, kv: Mapping[str, PrefixKV], rows: 
     out: Tensor = model(
         input_ids=rows.input_ids_BT,
         attention_mask=torch.cat([visible, rows.attention_mask_BT], dim=1),
-        position_ids=rows.position_ids_BT + P,
+        position_ids=shifted(rows).position_ids_BT,
         past_key_values=cache,
     ).logits
     return out
+
+
+def shifted(rows: Batch) -> Batch:
+    """The same text at the positions behind P others."""
+    return replace(rows, position_ids_BT=rows.position_ids_BT + P)
 
 
 def random_numbers(sites: tuple[Site, ...]) -> Tensor:
@@ -58,7 +64,7 @@ def test_prefix_equals_the_same_keys_and_values_in_a_cache_to_the_bit(name: str)
     weights = torch.randn(int(real.sum()), len(factories.tokenizer()))
 
     with inject(bone.model, split(mine, sites)):
-        got = factories.logits(bone, rows, P)[real]
+        got = factories.logits(bone, shifted(rows))[real]
     want = logits_with_cache(own_model(name), split(theirs, sites), rows)[real]
     assert torch.equal(got, want)
 
@@ -72,9 +78,9 @@ def test_prefix_equals_the_same_keys_and_values_in_a_cache_to_the_bit(name: str)
 def test_prefix_changes_every_real_token_of_every_row(name: str) -> None:
     bone, rows = factories.backbone(name), factories.batch(3)
     with torch.no_grad():
-        plain = factories.logits(bone, rows, P)
+        plain = factories.logits(bone, shifted(rows))
         with inject(bone.model, split(random_numbers(bone.sites()), bone.sites())):
-            steered = factories.logits(bone, rows, P)
+            steered = factories.logits(bone, shifted(rows))
     change = (steered - plain).abs().amax(dim=2)[rows.attention_mask_BT.bool()]
     assert change.min() > 1e-3
 
@@ -85,7 +91,7 @@ def test_eager_and_fused_attention_agree(name: str) -> None:
     for attention in ("sdpa", "eager"):
         bone = factories.backbone(name, attention=attention)
         with torch.no_grad(), inject(bone.model, split(random_numbers(bone.sites()), bone.sites())):
-            results.append(factories.logits(bone, rows, P)[rows.attention_mask_BT.bool()])
+            results.append(factories.logits(bone, shifted(rows))[rows.attention_mask_BT.bool()])
     torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
 
 
@@ -95,7 +101,7 @@ def test_joined_softmax_equals_the_copied_prefix(name: str, attention: str) -> N
     bone, rows, results = factories.backbone(name, attention=attention), factories.batch(3), []
     for shared in (False, True):
         with torch.no_grad(), inject(bone.model, split(random_numbers(bone.sites()), bone.sites()), shared=shared):
-            results.append(factories.logits(bone, rows, P)[rows.attention_mask_BT.bool()])
+            results.append(factories.logits(bone, shifted(rows))[rows.attention_mask_BT.bool()])
     torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
 
 
@@ -186,7 +192,7 @@ def test_prefix_stays_visible_beyond_a_sliding_window(shared: bool) -> None:
     results = []
     for sign in (1, -1):
         with torch.no_grad(), inject(bone.model, split(sign * numbers, bone.sites()), shared=shared):
-            results.append(factories.logits(bone, rows, P)[0])
+            results.append(factories.logits(bone, shifted(rows))[0])
     assert (results[0] - results[1]).abs().amax(dim=1).min() > 1e-3
 
 
@@ -197,9 +203,9 @@ def test_the_window_itself_still_hides_far_tokens() -> None:
     changed[0, 0] = (changed[0, 0] + 1) % 300
     kv = split(random_numbers(bone.sites()), bone.sites())
     with torch.no_grad(), inject(bone.model, kv):
-        one = factories.logits(bone, rows, P)[0]
+        one = factories.logits(bone, shifted(rows))[0]
         rows.input_ids_BT.copy_(changed)
-        other = factories.logits(bone, rows, P)[0]
+        other = factories.logits(bone, shifted(rows))[0]
     assert (one - other).abs().amax(dim=1)[:8].min() > 1e-4
     assert torch.equal(one[8:], other[8:])
 
@@ -252,7 +258,7 @@ def test_a_half_precision_backbone_takes_a_full_precision_prefix(name: str, shar
     results = []
     for bone in (full, half):
         with torch.no_grad(), inject(bone.model, split(random_numbers(full.sites()), full.sites()), shared=shared):
-            results.append(factories.logits(bone, rows, P)[rows.attention_mask_BT.bool()])
+            results.append(factories.logits(bone, shifted(rows))[rows.attention_mask_BT.bool()])
     assert results[1].dtype == torch.bfloat16
     assert (results[0] - results[1].float()).abs().mean() < 0.05 * results[0].abs().mean()
 

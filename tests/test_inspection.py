@@ -68,7 +68,7 @@ def test_a_recipe_of_ones_own(
     ("arguments", "words"),
     [
         (["glue-colla"], "unknown task 'glue-colla'; nearest: 'glue-cola'"),
-        (["glue-cola"], "data.dir: the task 'glue-cola' needs the folder with in_domain_train.tsv"),
+        (["e2e"], "data.dir: the task 'e2e' needs the folder with trainset.csv"),
         (["glue-cola", "data.tmplate=t5"], "unknown key 'data.tmplate'; nearest: 'data.template'"),
         (["glue-cola", "data.dir=/", "data.template=t6"], "the task 'glue-cola' has no template 't6'"),
         (["nowhere.yaml"], "nowhere.yaml"),

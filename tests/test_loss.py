@@ -1,5 +1,7 @@
 """The loss: logits only at target positions, equal to transformers' own; the two normalisations; accumulation."""
 
+from dataclasses import replace
+
 import factories
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from softprompt.backbone import selecting
 from softprompt.batch import IGNORED, collate
 from softprompt.config import TrainConfig
+from softprompt.inject import inject
 from softprompt.loss import by_length, mean_token_nll, target_nll
 from softprompt.methods import Untuned, trained_count
 from softprompt.train import _accumulate
@@ -39,7 +42,7 @@ def test_loss_equals_transformers_own_on_labelled_targets(name: str, side: str) 
     bone, pairs = factories.backbone(name, attention="eager"), factories.pairs(4)
     rows = collate(pairs, bone.eos_id, side=side)
     with torch.no_grad():
-        mine = float(target_nll(bone, rows, 0)) / len(rows.labels_N)
+        mine = float(target_nll(bone, rows)) / len(rows.labels_N)
     assert mine == pytest.approx(own_loss(name, pairs, side), rel=1e-6)
 
 
@@ -49,7 +52,7 @@ def test_logits_exist_at_target_positions_alone(name: str) -> None:
     seen = []
     bone.model.get_output_embeddings().register_forward_hook(lambda module, args, out: seen.append(out.shape))
     with torch.no_grad():
-        target_nll(bone, rows, 0)
+        target_nll(bone, rows)
         whole = factories.logits(bone, rows)
         with selecting(bone.model, rows.predicts_BT):
             selected = factories.logits(bone, rows)
@@ -65,9 +68,11 @@ def test_loss_under_a_prefix_is_the_cross_entropy_of_text_that_starts_at_the_off
     bone, rows = factories.backbone(name), factories.batch(3)
     how = factories.prefix(bone, positions=positions).fold()
     with torch.no_grad(), how.attach(bone):
-        got = target_nll(bone, rows, how.position_offset)
-        elsewhere = target_nll(bone, rows, how.position_offset + 3)
-        logits = factories.logits(bone, rows, 5 if positions == "shifted" else 0)
+        got = target_nll(bone, rows)
+        elsewhere = target_nll(bone, replace(rows, position_ids_BT=rows.position_ids_BT + 3))
+    moved = replace(rows, position_ids_BT=rows.position_ids_BT + (5 if positions == "shifted" else 0))
+    with torch.no_grad(), inject(bone.model, how.keys_and_values()):
+        logits = factories.logits(bone, moved)
     chances = logits[:, :-1].log_softmax(dim=-1).gather(2, rows.input_ids_BT[:, 1:, None])[..., 0]
     want = -chances[rows.predicts_BT[:, :-1]].sum()
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-6)
@@ -87,7 +92,7 @@ def test_dev_loss_is_the_mean_over_all_target_tokens_however_they_are_batched() 
     total = 0.0
     with torch.no_grad(), how.attach(bone):
         for pair in pairs:
-            total += float(target_nll(bone, collate([pair], bone.eos_id), how.position_offset))
+            total += float(target_nll(bone, collate([pair], bone.eos_id)))
     want = total / sum(len(pair.target) for pair in pairs)
     for size in (1, 4, 100):
         assert mean_token_nll(bone, how, pairs, batch_size=size) == pytest.approx(want, rel=1e-6)
@@ -109,7 +114,7 @@ def test_the_two_normalisations_are_what_their_names_say(loss: str) -> None:
     sums = []
     with torch.no_grad(), method.attach(bone):
         for pair in pairs:
-            sums.append(float(target_nll(bone, collate([pair], bone.eos_id), method.position_offset)))
+            sums.append(float(target_nll(bone, collate([pair], bone.eos_id))))
     tokens = sum(len(pair.target) for pair in pairs)
     want = sum(sums) / (tokens if loss == "token_mean" else len(pairs))
     got, seen = _accumulate(bone, method, pairs, TrainConfig(loss=loss, precision="float32"))

@@ -6,8 +6,8 @@ import torch
 from factories import ARCHITECTURES
 
 from softprompt.backbone import Backbone
-from softprompt.method_config import PrefixConfig
-from softprompt.methods import METHODS, PrefixTuning, state, trained_count
+from softprompt.method_config import PrefixTuning
+from softprompt.methods import METHODS, PrefixMethod, state, trained_count
 
 WIDTHS = {"gpt2": 2 * 2 * 32, "gpt_bigcode": 2 * 2 * 8, "llama": 2 * 2 * 2 * 8, "qwen3": 2 * 2 * 2 * 16}
 
@@ -24,7 +24,7 @@ def test_counts_equal_the_formula(name: str) -> None:
 
 def test_counts_of_the_papers_gpt2_medium_without_its_weights() -> None:
     bone = Backbone.plan("gpt2-medium")
-    method = METHODS["prefix"](bone, PrefixConfig(length=5, hidden=512))
+    method = METHODS["prefix"](bone, PrefixTuning(length=5, hidden=512))
     width = 24 * 2 * 1024
     assert bone.parameter_count() == 354_823_168
     assert method.stored_count() == 5 * width == 245_760
@@ -41,7 +41,7 @@ def test_every_trainable_tensor_gets_a_gradient_in_every_place(name: str, repara
     method, rows = factories.prefix(bone, reparam=reparam), factories.batch(3)
     method.set_mode(True)
     with method.attach(bone):
-        target_nll(bone, rows, method.position_offset).backward()
+        target_nll(bone, rows).backward()
     for key, parameter in method.trainable().items():
         assert parameter.grad is not None and bool((parameter.grad != 0).all()), key
     assert all(parameter.grad is None for parameter in bone.model.parameters())
@@ -71,7 +71,7 @@ def test_layout_is_site_then_keys_then_values_then_heads() -> None:
 def test_initialisation_is_the_papers_codes() -> None:
     bone = factories.backbone("gpt2")
     torch.manual_seed(0)
-    method = PrefixTuning(bone.sites(), embed=32, length=400, hidden=64)
+    method = PrefixMethod(bone.sites(), embed=32, length=400, hidden=64)
     bank = method.banks["decoder"]
     seed, weight = bank.prefix.detach(), bank.mlp[2].weight.detach()
     assert abs(float(seed.mean())) < 0.05 and float(seed.std()) == pytest.approx(1, abs=0.05)
@@ -104,11 +104,11 @@ def test_text_starts_after_a_shifted_prefix_only(positions: str, offset: int) ->
 
 def test_build_takes_every_field_of_the_recipe() -> None:
     bone = factories.backbone("gpt2")
-    config = PrefixConfig(length=3, hidden=11, dropout=0.5, positions="unshifted")
+    config = PrefixTuning(length=3, hidden=11, dropout=0.5, positions="unshifted")
     method = METHODS["prefix"](bone, config)
     bank = method.banks["decoder"]
     assert (method.length, bank.mlp[0].out_features, method.dropout.p) == (3, 11, 0.5)
     assert method.position_offset == 0 and bank.prefix.dtype == torch.float32
-    assert METHODS["prefix"](bone, PrefixConfig(reparam="none")).banks["decoder"].mlp is None
-    deep = METHODS["prefix"](bone, PrefixConfig(reparam="deep", hidden=11)).banks["decoder"].mlp
+    assert METHODS["prefix"](bone, PrefixTuning(reparam="none")).banks["decoder"].mlp is None
+    deep = METHODS["prefix"](bone, PrefixTuning(reparam="deep", hidden=11)).banks["decoder"].mlp
     assert [layer.out_features for layer in deep if isinstance(layer, torch.nn.Linear)] == [11, 11, 2 * 2 * 32]

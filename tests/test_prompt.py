@@ -122,6 +122,6 @@ def test_peft_reads_the_folder_and_computes_the_same(name: str, tmp_path: Path) 
     with torch.no_grad():
         want = theirs(input_ids=rows.input_ids_BT, attention_mask=rows.attention_mask_BT).logits
         with prompt.attach(bone):
-            got = factories.logits(bone, rows, prompt.position_offset)
+            got = factories.logits(bone, rows)
     real = rows.attention_mask_BT.bool()
     torch.testing.assert_close(got[real], want[real], atol=1e-5, rtol=1e-5)

@@ -17,8 +17,8 @@ from softprompt.decode import decode_texts
 from softprompt.embed import virtual_tokens, vocabulary_size
 from softprompt.errors import ConfigError
 from softprompt.loss import target_nll
-from softprompt.method_config import PromptConfig
-from softprompt.methods import METHODS, PromptTuning, trained_count
+from softprompt.method_config import PromptTuning
+from softprompt.methods import METHODS, PromptMethod, trained_count
 from softprompt.prompt import Prompt
 from softprompt.run import run_recipe
 
@@ -27,10 +27,10 @@ NAMES = [*ARCHITECTURES, *SEQ2SEQ]
 FEW = ["gpt2", "llama", "mistral_window", "gemma3", "bart", "t5"]
 
 
-def made(bone: Backbone, **options: Any) -> PromptTuning:
+def made(bone: Backbone, **options: Any) -> PromptMethod:
     torch.manual_seed(1)
-    method = METHODS["prompt"](bone, PromptConfig(**{"length": P, "init": "normal", "init_scale": 1.0, **options}))
-    assert isinstance(method, PromptTuning)
+    method = METHODS["prompt"](bone, PromptTuning(**{"length": P, "init": "normal", "init_scale": 1.0, **options}))
+    assert isinstance(method, PromptMethod)
     method.set_mode(False)
     return method
 
@@ -41,10 +41,10 @@ def padded(bone: Backbone, pairs: list[Encoded], side: str = "right") -> Batch:
     return collate_seq2seq(pairs, bone.pad_id, bone.shifted, side=side)
 
 
-def nll(bone: Backbone, how: PromptTuning | Prompt, pairs: list[Encoded], side: str = "right") -> float:
+def nll(bone: Backbone, how: PromptMethod | Prompt, pairs: list[Encoded], side: str = "right") -> float:
     batch = padded(bone, [Encoded(how.place(bone, pair.source), pair.target) for pair in pairs], side)
     with torch.no_grad(), how.attach(bone):
-        return float(target_nll(bone, batch, 0))
+        return float(target_nll(bone, batch))
 
 
 def numbered_from_the_row(bone: Backbone) -> bool:
@@ -71,7 +71,7 @@ def test_every_trainable_tensor_gets_a_gradient_and_the_backbone_none(name: str,
     method = made(bone, reparam=reparam, bottleneck=16)
     method.set_mode(True)
     with method.attach(bone):
-        target_nll(bone, make_batch(bone, method, factories.pairs(3)), 0).backward()
+        target_nll(bone, make_batch(bone, method, factories.pairs(3))).backward()
     for key, parameter in method.trainable().items():
         assert parameter.grad is not None and bool((parameter.grad != 0).any()), key
     assert bool((method.prompt.grad != 0).any(dim=1).all())
@@ -115,7 +115,7 @@ def test_rows_with_different_prompts_and_lengths_equal_each_alone(name: str) -> 
     ]
     batch = padded(bone, placed)
     with torch.no_grad(), virtual_tokens(bone.model, table):
-        together = float(target_nll(bone, batch, 0))
+        together = float(target_nll(bone, batch))
     assert together == pytest.approx(nll(bone, first, [one]) + nll(bone, second, [other]), rel=1e-5)
 
 
@@ -125,9 +125,9 @@ def test_cached_greedy_decoding_equals_teacher_forcing(name: str) -> None:
     prompt = made(bone).fold()
     batch: Batch = make_source_batch(bone, prompt, [pair.source for pair in factories.pairs(3)])
     with torch.no_grad(), prompt.attach(bone):
-        out = bone.model.generate(**batch.inputs(0), max_new_tokens=6, min_new_tokens=6, do_sample=False)
+        out = bone.model.generate(**batch.inputs(), max_new_tokens=6, min_new_tokens=6, do_sample=False)
         if bone.family == "seq2seq":
-            logits = bone.model(**batch.inputs(0), decoder_input_ids=out[:, :-1], use_cache=False).logits
+            logits = bone.model(**batch.inputs(), decoder_input_ids=out[:, :-1], use_cache=False).logits
             want = out[:, 1:]
         else:
             mask = torch.nn.functional.pad(batch.attention_mask_BT, (0, 5), value=1)
@@ -153,7 +153,7 @@ def test_peft_reads_the_folder_and_computes_the_same(name: str, tmp_path: Path) 
         given["decoder_input_ids"] = plain.decoder_input_ids_BT
     with torch.no_grad(), prompt.attach(bone):
         want = theirs(**given).logits
-        got = bone.model(**make_batch(bone, prompt, pairs).inputs(0), use_cache=False).logits
+        got = bone.model(**make_batch(bone, prompt, pairs).inputs(), use_cache=False).logits
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
@@ -186,7 +186,7 @@ def test_initialisers() -> None:
 
 
 def test_papers_count_of_t5_base() -> None:
-    method = METHODS["prompt"](Backbone.plan("google/t5-v1_1-base"), PromptConfig(length=100))
+    method = METHODS["prompt"](Backbone.plan("google/t5-v1_1-base"), PromptTuning(length=100))
     assert trained_count(method) == method.stored_count() == 76_800
 
 

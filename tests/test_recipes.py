@@ -9,7 +9,7 @@ from softprompt.config import load_recipe
 from softprompt.errors import ConfigError
 from softprompt.recipes import find_recipe, list_recipes, parse_yaml, write_yaml
 
-NAMES = ["e2e", "e2e-gpt2-medium", "e2e-gpt2-medium-finetune", "gazette", "own-data", "quickstart"]
+NAMES = ["e2e", "e2e-gpt2-medium", "e2e-gpt2-medium-finetune", "gazette", "incontext", "own-data", "quickstart"]
 
 
 def test_list() -> None:
@@ -40,10 +40,13 @@ def test_published_settings_of_the_paper() -> None:
     assert prefix.method.model_dump() == {
         "name": "prefix",
         "length": 5,
+        "place": "before",
+        "attention": "joined",
         "reparam": "mlp",
         "hidden": 512,
         "init": "random",
         "init_text": None,
+        "init_file": None,
         "dropout": 0.0,
         "sites": None,
         "positions": "shifted",

@@ -18,7 +18,7 @@ from softprompt.decode import decode_texts
 from softprompt.errors import ConfigError
 from softprompt.inject import inject
 from softprompt.loss import target_nll
-from softprompt.method_config import PrefixConfig
+from softprompt.method_config import PrefixTuning
 from softprompt.methods import METHODS, Untuned
 from softprompt.prompt import Prompt
 from softprompt.run import run_recipe
@@ -30,7 +30,7 @@ P = 5
 def nll(bone: Backbone, pairs: list[Encoded], side: str = "right") -> float:
     batch = collate_seq2seq(pairs, bone.pad_id, bone.shifted, side=side)
     with torch.no_grad():
-        return float(target_nll(bone, batch, 0))
+        return float(target_nll(bone, batch))
 
 
 @pytest.mark.parametrize("name", SEQ2SEQ)
@@ -63,7 +63,7 @@ def test_every_trainable_tensor_gets_a_gradient_in_every_place(name: str) -> Non
     method = factories.prefix(bone, length=P)
     method.set_mode(True)
     with method.attach(bone):
-        target_nll(bone, make_batch(bone, method, factories.pairs(3)), 0).backward()
+        target_nll(bone, make_batch(bone, method, factories.pairs(3))).backward()
     for key, parameter in method.trainable().items():
         assert parameter.grad is not None and bool((parameter.grad != 0).all()), key
     assert all(parameter.grad is None for parameter in bone.model.parameters())
@@ -104,7 +104,7 @@ def test_eager_equals_fused_and_the_joined_softmax_equals_concatenation(name: st
 def test_each_bank_acts_and_can_be_alone(name: str, kind: str) -> None:
     bone = factories.backbone(name)
     torch.manual_seed(0)
-    alone = METHODS["prefix"](bone, PrefixConfig(length=P, hidden=16, sites=[kind]))
+    alone = METHODS["prefix"](bone, PrefixTuning(length=P, hidden=16, sites=[kind]))
     assert {site.kind for site in alone.fold().form.sites} == {kind}
     pairs = factories.pairs(3)
     with alone.fold().attach(bone):
@@ -135,9 +135,9 @@ def test_cached_greedy_decoding_equals_teacher_forcing(name: str) -> None:
     prompt = factories.prefix(bone, length=P).fold()
     batch = make_source_batch(bone, prompt, [pair.source for pair in factories.pairs(3)])
     with torch.no_grad(), prompt.attach(bone, shared=True):
-        out = bone.model.generate(**batch.inputs(0), max_new_tokens=6, min_new_tokens=6, do_sample=False)
+        out = bone.model.generate(**batch.inputs(), max_new_tokens=6, min_new_tokens=6, do_sample=False)
     with torch.no_grad(), prompt.attach(bone):
-        logits = bone.model(**batch.inputs(0), decoder_input_ids=out[:, :-1], use_cache=False).logits
+        logits = bone.model(**batch.inputs(), decoder_input_ids=out[:, :-1], use_cache=False).logits
     logits[..., bone.eos_id] = -torch.inf
     assert torch.equal(logits.argmax(-1), out[:, 1:])
 
@@ -169,7 +169,7 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
             bone.enable_gradient_checkpointing()
         prepare_mode(bone, method, config)
         with method.attach(bone):
-            target_nll(bone, make_batch(bone, method, factories.pairs(3)), 0).backward()
+            target_nll(bone, make_batch(bone, method, factories.pairs(3))).backward()
         gradients.append([parameter.grad for parameter in method.trainable().values()])
     for without, with_it in zip(*gradients, strict=True):
         torch.testing.assert_close(with_it, without, rtol=1e-4, atol=1e-6)
@@ -193,12 +193,12 @@ def test_three_banks_of_bart_equal_plain_attention_over_longer_keys() -> None:
     prompt = factories.prefix(bone, length=P).fold()
     batch = make_batch(bone, prompt, factories.pairs(4))
     with torch.no_grad(), prompt.attach(bone):
-        got = bone.model(**batch.inputs(0), use_cache=False).logits
+        got = bone.model(**batch.inputs(), use_cache=False).logits
     modules = dict(plain.named_modules())
     for site, kv in zip(prompt.form.sites, prompt.keys_and_values().values(), strict=True):
         prefixed(modules[site.name], kv.key, kv.value)
     with torch.no_grad():
-        want = plain(**batch.inputs(0), use_cache=False).logits
+        want = plain(**batch.inputs(), use_cache=False).logits
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
@@ -226,16 +226,16 @@ def prefixed(module: torch.nn.Module, key_HPD: Tensor, value_HPD: Tensor) -> Non
 
 
 def test_papers_counts_of_bart_large() -> None:
-    method = METHODS["prefix"](Backbone.plan("facebook/bart-large"), PrefixConfig(length=200, hidden=800))
+    method = METHODS["prefix"](Backbone.plan("facebook/bart-large"), PrefixTuning(length=200, hidden=800))
     assert method.stored_count() == 14_745_600
     assert sum(parameter.numel() for parameter in method.trainable().values()) == 3 * (20_505_376 + 1024 * 200)
 
 
 def test_sites_and_positions_that_cannot_be_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"method.sites: .*decoder, got 'encoder'"):
-        METHODS["prefix"](factories.backbone("gpt2"), PrefixConfig(sites=["encoder"]))
+        METHODS["prefix"](factories.backbone("gpt2"), PrefixTuning(sites=["encoder"]))
     with pytest.raises(ConfigError, match=r"method.positions: expected unshifted"):
-        METHODS["prefix"](factories.backbone("bart"), PrefixConfig(positions="shifted"))
+        METHODS["prefix"](factories.backbone("bart"), PrefixTuning(positions="shifted"))
 
 
 @pytest.mark.parametrize("name", ["bart", "t5"])

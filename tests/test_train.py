@@ -15,7 +15,7 @@ from softprompt.batch import Encoded, Plan
 from softprompt.config import TrainConfig
 from softprompt.errors import TrainingError
 from softprompt.loss import target_nll
-from softprompt.method_config import FinetuneConfig
+from softprompt.method_config import FineTuning
 from softprompt.methods import METHODS, Method, state, trained_count
 from softprompt.train import (
     autocast,
@@ -36,7 +36,7 @@ METHOD_NAMES = ["prefix", "finetune"]
 
 
 def make_method(bone: Backbone, which: str, **options: object) -> Method:
-    return factories.prefix(bone, **options) if which == "prefix" else METHODS["finetune"](bone, FinetuneConfig())
+    return factories.prefix(bone, **options) if which == "prefix" else METHODS["finetune"](bone, FineTuning())
 
 
 def config(**changes: object) -> TrainConfig:
@@ -99,7 +99,7 @@ def test_first_step_is_adamw_on_the_clipped_gradient() -> None:
     (record,) = training_steps(bone, mine, make_optimizer(mine, settings), pairs, settings, seed=0)
 
     with theirs.attach(bone):
-        loss = target_nll(bone, factories.collate(pairs, bone.eos_id), theirs.position_offset) / 3
+        loss = target_nll(bone, factories.collate(pairs, bone.eos_id)) / 3
         loss.backward()
     norm = nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
     torch.optim.AdamW(theirs.parameters(), lr=1e-2, betas=(0.8, 0.9), eps=1e-8, weight_decay=0.1).step()
@@ -289,7 +289,7 @@ def loss_and_gradients(
     prepare_mode(bone, method, settings)
     torch.manual_seed(5)
     with method.attach(bone):
-        loss = target_nll(bone, factories.batch(3), method.position_offset)
+        loss = target_nll(bone, factories.batch(3))
         if not backward_elsewhere:
             loss.backward()
     if backward_elsewhere:
@@ -351,7 +351,7 @@ def test_frozen_dropout_is_off_unless_asked_for(name: str, checkpointing: bool) 
             prepare_mode(bone, method, settings)
             torch.manual_seed(seed)
             with torch.enable_grad(), method.attach(bone):
-                out.append(float(target_nll(bone, factories.batch(3), method.position_offset).detach()))
+                out.append(float(target_nll(bone, factories.batch(3)).detach()))
         return out
 
     quiet, noisy = losses(False), losses(True)

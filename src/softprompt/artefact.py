@@ -1,7 +1,7 @@
 """A learned artefact on disk: tensors, the facts needed to use them again, the backbone they belong to, a manifest."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from softprompt.files import load_tensors, save_tensors, verify_manifest, write_
 
 TENSORS, FACTS = "adapter_model.safetensors", "softprompt.json"
 FORMAT = 1
+
+Facts = Mapping[str, Any]
+"""What is known of an artefact, as JSON keeps it."""
 
 
 def save_artefact(
@@ -24,14 +27,26 @@ def save_artefact(
     more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `folder` at once: tensors, `facts` with the backbone's id and hash, and JSON files `more` by name."""
-    own = {"format": FORMAT, **facts, "backbone": {"id": backbone_id, "hash": backbone_hash}}
 
     def fill(into: Path) -> None:
         save_tensors({name: tensor.detach() for name, tensor in tensors.items()}, into / TENSORS)
-        for name, content in {FACTS: own, **(more or {})}.items():
+        for name, content in (more or {}).items():
             (into / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
-    write_folder_atomic(folder, fill)
+    write_artefact(folder, fill, facts, backbone_id=backbone_id, backbone_hash=backbone_hash)
+
+
+def write_artefact(
+    folder: Path, fill: Callable[[Path], None], facts: Mapping[str, Any], *, backbone_id: str, backbone_hash: str
+) -> None:
+    """Write `folder` at once: what `fill` puts into it, `facts` with the backbone's id and hash, and a manifest."""
+    own = {"format": FORMAT, **facts, "backbone": {"id": backbone_id, "hash": backbone_hash}}
+
+    def fill_all(into: Path) -> None:
+        fill(into)
+        (into / FACTS).write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
+
+    write_folder_atomic(folder, fill_all)
 
 
 def load_artefact(
@@ -43,14 +58,18 @@ def load_artefact(
         CheckpointError: missing or damaged, learned by another method than `method`, or (where a hash is given) on
             another backbone.
     """
-    verify_manifest(folder)
+    facts = read_facts(folder)
+    require_match(folder, facts, method, backbone_hash)
     try:
-        facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        learned_on, learned_by = facts["backbone"], facts["method"]
-        name, kept_hash = learned_on["id"], learned_on["hash"]
         tensors = load_tensors(folder / TENSORS)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"prompt {folder}: not a prompt of this version ({error!r}).") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"prompt {folder}: its tensors cannot be read ({error!r}).") from error
+    return tensors, facts
+
+
+def require_match(folder: Path, facts: Mapping[str, Any], method: str | None, backbone_hash: str | None) -> None:
+    """Raise `CheckpointError` where the artefact is of another method or backbone than asked for; None: any."""
+    learned_by, name, kept_hash = facts["method"], facts["backbone"]["id"], facts["backbone"]["hash"]
     if method is not None and learned_by != method:
         raise CheckpointError(f"prompt {folder}: expected one of method {method!r}, got {learned_by!r}.")
     if backbone_hash is not None and backbone_hash != kept_hash:
@@ -58,4 +77,18 @@ def load_artefact(
             f"prompt {folder}: learned on backbone {name!r} with hash {kept_hash[:12]}..., "
             f"got one with hash {backbone_hash[:12]}... . Load the backbone that it was learned on."
         )
-    return tensors, facts
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What is known of an artefact: `method`, `backbone` (id and hash), and the method's own.
+
+    Raises:
+        CheckpointError: missing, or any byte of the folder is not as its manifest says.
+    """
+    verify_manifest(folder)
+    try:
+        facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        _ = facts["method"], facts["backbone"]["id"], facts["backbone"]["hash"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"prompt {folder}: not a prompt of this version ({error!r}).") from error
+    return facts

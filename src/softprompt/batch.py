@@ -8,7 +8,7 @@ Frame of the seq2seq family: source and target each as the backbone's tokenizer 
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from softprompt.backbone import Backbone
 from softprompt.errors import DataError
 from softprompt.methods import Steering
+from softprompt.per_row import PerRow, placed
 from softprompt.types import Example
 
 IGNORED = -100
@@ -74,11 +75,11 @@ class Batch:
         }
         return replace(self, **moved)
 
-    def inputs(self, offset: int) -> dict[str, Tensor]:
-        """Arguments of the backbone's forward; `offset` positions lie before each causal row's first token."""
+    def inputs(self) -> dict[str, Tensor]:
+        """Arguments of the backbone's forward, and of `generate`."""
         given = {"input_ids": self.input_ids_BT, "attention_mask": self.attention_mask_BT}
         if self.family == "causal":
-            return given | {"position_ids": self.position_ids_BT + offset}
+            return given | {"position_ids": self.position_ids_BT}
         return given if self.decoder_input_ids_BT is None else given | {"decoder_input_ids": self.decoder_input_ids_BT}
 
 
@@ -114,19 +115,26 @@ def encode_pairs(backbone: Backbone, examples: Sequence[Example]) -> list[Encode
     ]
 
 
-def require_fit(lengths: Sequence[int], limit: int | None, *, what: str, offset: int = 0) -> None:
-    """Refuse token counts that do not fit the window beside `offset` positions of the prompt.
+def encode_text(backbone: Backbone, text: str) -> tuple[int, ...]:
+    """A text's own tokens, without a frame."""
+    assert backbone.tokenizer is not None
+    return tuple(backbone.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def require_fit(lengths: Sequence[int], limit: int | None, *, what: str, offset: int | Sequence[int] = 0) -> None:
+    """Refuse token counts that do not fit the window beside `offset` positions of the prompt, or each beside its own.
 
     Raises:
         DataError: how many do not fit, which is the longest, and what there is room for.
     """
     if limit is None or not lengths:
         return
-    room = limit - offset
-    too_long = [index for index, length in enumerate(lengths) if length > room]
+    offsets = [offset] * len(lengths) if isinstance(offset, int) else offset
+    too_long = [index for index, length in enumerate(lengths) if length > limit - offsets[index]]
     if too_long:
         worst = max(too_long, key=lambda index: lengths[index])
-        taken = f" beside {offset} positions of the prompt" if offset else ""
+        room = limit - offsets[worst]
+        taken = f" beside {offsets[worst]} positions of the prompt" if offsets[worst] else ""
         raise DataError(
             f"{len(too_long)} of {len(lengths)} {what} are longer than the backbone's window: expected at most {room} "
             f"tokens ({limit}{taken}), got {lengths[worst]} in number {worst + 1}. "
@@ -139,17 +147,24 @@ def positions_taken(backbone: Backbone, pair: Encoded) -> int:
     return len(pair) if backbone.family == "causal" else max(len(pair.source), len(pair.target))
 
 
-def make_batch(backbone: Backbone, steering: Steering, pairs: Sequence[Encoded]) -> Batch:
+def batches_by_length(rows: Sequence[Sized], size: int) -> list[list[int]]:
+    """Indices of `rows` in batches of similar lengths, the shortest first; ties in order."""
+    order = sorted(range(len(rows)), key=lambda index: (len(rows[index]), index))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def make_batch(backbone: Backbone, steering: Steering | PerRow, pairs: Sequence[Encoded]) -> Batch:
     """Pairs as `backbone` reads them in training under `steering`, on its device."""
-    pairs = [Encoded(steering.place(backbone, pair.source), pair.target) for pair in pairs]
+    sources = placed(backbone, steering, [pair.source for pair in pairs])
+    pairs = [Encoded(source, pair.target) for source, pair in zip(sources, pairs, strict=True)]
     if backbone.family == "causal":
         return collate(pairs, backbone.pad_id).to(backbone.device)
     return collate_seq2seq(pairs, backbone.pad_id, backbone.shifted).to(backbone.device)
 
 
-def make_source_batch(backbone: Backbone, steering: Steering, sources: Sequence[Sequence[int]]) -> Batch:
+def make_source_batch(backbone: Backbone, steering: Steering | PerRow, sources: Sequence[Sequence[int]]) -> Batch:
     """Sources as `backbone` reads them in decoding under `steering`, on its device; no targets."""
-    sources = [steering.place(backbone, source) for source in sources]
+    sources = placed(backbone, steering, sources)
     if backbone.family == "causal":
         return collate_sources(sources, backbone.pad_id).to(backbone.device)
     batch = collate([Encoded(tuple(source), ()) for source in sources], backbone.pad_id)

@@ -46,6 +46,8 @@ class ManyValues(TyperCommand):
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. train.lr=1e-3 seed=2")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
 @app.command("run")
@@ -57,8 +59,8 @@ def run_command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count parameters, steps and memory.")] = False,
     as_json: Json = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    offline: Offline = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train, decode, score and report: everything that a recipe says."""
     from softprompt.config import load_recipe
@@ -135,6 +137,29 @@ def inspect_data_command(
     print(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else "\n".join(found.lines()))
 
 
+@app.command("fetch")
+def fetch_command(
+    task: Annotated[str, typer.Argument(help="A task's name; see `softprompt list tasks`.")],
+    folder: Annotated[Path | None, typer.Option("--dir", help="Where to. Default: data/<task>.")] = None,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> None:
+    """Download a task's official files, check them, and say where they are. Goes on with what was cut short."""
+    from dataclasses import asdict
+
+    from softprompt.console import say
+    from softprompt.fetch import fetch
+    from softprompt.tasks import load_task
+
+    place = folder or Path("data") / task
+    files = fetch(load_task(task), place, quiet=quiet)
+    if as_json:
+        print(json.dumps([{**asdict(file), "path": str(file.path)} for file in files], indent=2))
+    else:
+        print("\n".join(str(file) for file in files))
+    say(f"Use them with data.task={task} data.dir={place}")
+
+
 @app.command("recipe")
 def recipe_command(name: Annotated[str, typer.Argument(help="A bundled recipe's name.")]) -> None:
     """Print a bundled recipe, to be saved and changed: `softprompt recipe e2e > mine.yaml`."""
@@ -191,6 +216,24 @@ def compare_command(
     a, b = (files.read_test_set(hyp, refs or []) for hyp in (hyp_a, hyp_b))
     results = scoring.compare(a, b, suite, metrics=metrics or [], resamples=bootstrap, seed=seed)
     print(json.dumps(results, indent=2, ensure_ascii=False) if as_json else scoring.compare_text(results))
+
+
+@app.command("ensemble")
+def ensemble_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN_FOLDER...", help="Two or more runs of one task.")],
+    vote: Annotated[str, typer.Option(help="majority, or logprob: the highest mean log-probability.")] = "majority",
+    as_json: Json = False,
+    offline: Offline = False,
+    quiet: Quiet = False,
+) -> None:
+    """Let the prompts of several runs vote: the test scores of each alone, their mean, the best, and the ensemble."""
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from softprompt.ensemble_runs import ensemble_runs
+    from softprompt.table import as_text
+
+    scores = ensemble_runs(runs, vote=vote, quiet=quiet)
+    print(json.dumps(scores.as_dict(), indent=2) if as_json else as_text(scores.table()))
 
 
 @app.command("verify")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, Strict, ValidationError, ValidationInfo, 
 
 from softprompt.data_config import DataConfig as DataConfig
 from softprompt.errors import ConfigError
-from softprompt.method_config import METHOD_CONFIGS, MethodConfig, PrefixConfig, Section
+from softprompt.method_config import METHOD_CONFIGS, MethodConfig, PrefixTuning, Section
 from softprompt.recipes import (
     KeyPath,
     describe,
@@ -97,7 +97,11 @@ class DecodeConfig(Section):
     temperature: float | None = Field(default=None, gt=0, description="divisor of the logits (sample); null: 1")
     top_p: float | None = Field(default=None, gt=0, le=1, description="probability mass sampled from (sample)")
     top_k: int | None = Field(default=None, ge=1, description="tokens sampled from (sample)")
-    batch_size: int = Field(default=16, ge=1, description="sources decoded at once")
+    labels: bool = Field(
+        default=False,
+        description="answer only with label words: the likeliest way (greedy) or the likeliest word (beam)",
+    )
+    batch_size: int = Field(default=16, ge=1, description="sources, or sources x label words, decoded at once")
 
     @model_validator(mode="after")
     def _uses_all(self) -> Self:
@@ -111,6 +115,10 @@ class DecodeConfig(Section):
         if self.strategy != "beam" and (self.beams not in (1, 5) or self.length_penalty != 1.0):
             key = "beams" if self.beams not in (1, 5) else "length_penalty"
             raise ValueError(f"decode.{key} has no effect with strategy {self.strategy}. Set decode.strategy=beam")
+        if self.labels and self.strategy == "sample":
+            raise ValueError("decode.labels takes the likeliest label word: set strategy greedy or beam, not sample")
+        if self.labels and self.beams not in (1, 5):
+            raise ValueError("decode.beams has no effect with decode.labels: no label word is ever dropped. Drop it")
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
                 f"expected min_new_tokens <= max_new_tokens, got {self.min_new_tokens} > {self.max_new_tokens}"
@@ -149,7 +157,7 @@ class Recipe(Section):
     seed: int = Field(default=101, ge=0, lt=2**32, description="seed of all random numbers")
     backbone: BackboneConfig = Field(default_factory=lambda: BackboneConfig(), description="the pretrained model")
     method: Annotated[MethodConfig, Field(discriminator="name")] = Field(
-        default_factory=lambda: PrefixConfig(), description="what is learned"
+        default_factory=lambda: PrefixTuning(), description="what is learned"
     )
     data: DataConfig = Field(description="what is learned from and scored on")
     train: TrainConfig = Field(default_factory=lambda: TrainConfig(), description="the training loop")
@@ -318,7 +326,7 @@ def _problems(raw: Mapping[str, Any], root: KeyPath) -> Iterator[tuple[KeyPath, 
 def _method(raw: Any) -> type[BaseModel]:
     """Return the model of a method section; of `prefix` where the name is missing or unknown (reported later)."""
     name = raw.get("name") if isinstance(raw, Mapping) else None
-    return METHOD_CONFIGS.get(name, PrefixConfig) if isinstance(name, str) else PrefixConfig
+    return METHOD_CONFIGS.get(name, PrefixTuning) if isinstance(name, str) else PrefixTuning
 
 
 def _belongs(section: type[BaseModel], key: str, name: str) -> str:
@@ -343,7 +351,7 @@ def _explain(error: Any, where: Where, root: KeyPath) -> str:
         got = value.get("name") if isinstance(value, Mapping) else value
         guess = nearest(got, METHOD_CONFIGS) if isinstance(got, str) else ""
         return f"{start}: expected one of {', '.join(METHOD_CONFIGS)}; got {show(got)}{guess}."
-    sections: dict[str, type[BaseModel]] = {**SECTION_CONFIGS, "method": PrefixConfig}
+    sections: dict[str, type[BaseModel]] = {**SECTION_CONFIGS, "method": PrefixTuning}
     info = (sections[path[0]] if len(path) == 2 else Recipe).model_fields.get(path[-1]) if path else None
     if info is None:
         return f"{start}: {error['msg']}, got {show(value)}."

@@ -1,6 +1,6 @@
-"""Source text to generated text under one steering, through transformers' `generate`."""
+"""Source text to generated text under one steering, or one a row, by transformers' `generate`; or to a label word."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +8,12 @@ import torch
 from transformers import GenerationConfig
 
 from softprompt.backbone import Backbone
-from softprompt.batch import encode_sources, make_source_batch, require_fit
+from softprompt.batch import batches_by_length, encode_sources, make_source_batch, require_fit
 from softprompt.config import DecodeConfig
-from softprompt.methods import Steering, room_taken
+from softprompt.errors import ConfigError
+from softprompt.labels import LabelWords, score_labels
+from softprompt.methods import Steering
+from softprompt.per_row import PerRow, for_rows, rooms
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,44 +29,68 @@ class Decoded:
 
 def decode_texts(
     backbone: Backbone,
-    steering: Steering,
+    steering: Steering | PerRow,
     sources: Sequence[str],
     config: DecodeConfig,
     *,
+    labels: Sequence[str] | None = None,
     seed: int = 0,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[Decoded]:
     """Generate for each source, in the order given.
 
-    Sources are sorted by length and left-padded in batches; rows do not influence each other. The prefix has no batch
-    axis: all rows and beams read the same one. `on_batch` hears the number of sources done. `seed` fixes sampling.
+    Sources are sorted by length and left-padded in batches; rows do not influence each other. One prefix for all has no
+    batch axis: all rows and beams read the same one. `PerRow` gives each source a prompt of its own. `on_batch` hears
+    the number of sources done. `seed` fixes sampling. Where `config.labels` is on, the answer is one of `labels` and
+    nothing else: see `softprompt.labels`.
 
     Raises:
+        ConfigError: not a prompt for each source; `labels` without `config.labels`, or the other way round; or label
+            words that cannot be answers.
         DataError: a source and `max_new_tokens` do not fit the window beside the prompt.
     """
+    if isinstance(steering, PerRow) and len(steering.prompts) != len(sources):
+        raise ConfigError(f"expected a prompt for each of {len(sources)} sources, got {len(steering.prompts)}.")
+    if config.labels != (labels is not None):
+        got = f"decode.labels: {str(config.labels).lower()} and {'label words' if labels else 'no label words'}"
+        raise ConfigError(f"expected decode.labels and the label words together, got {got}. Give both or neither.")
+    if labels is not None:
+        return _choose_labels(backbone, steering, sources, config, labels, on_batch)
     ids = encode_sources(backbone, sources)
-    reserved = room_taken(backbone, steering) + (config.max_new_tokens if backbone.family == "causal" else 0)
+    answer = config.max_new_tokens if backbone.family == "causal" else 0
+    reserved = [room + answer for room in rooms(backbone, steering, len(ids))]
     require_fit([len(row) for row in ids], backbone.window, what="sources", offset=reserved)
     options = generation_options(backbone, config)
     backbone.model.eval()
     torch.manual_seed(seed)
     done: list[Decoded] = []
-    with torch.no_grad(), steering.attach(backbone, shared=True):
-        for chunk in _by_length(ids, config.batch_size):
-            done += _decode_batch(backbone, steering, ids, chunk, options)
+    with torch.no_grad():
+        for chunk in batches_by_length(ids, config.batch_size):
+            own = for_rows(steering, chunk)
+            with own.attach(backbone, shared=True):
+                done += _decode_batch(backbone, own, ids, chunk, options)
             if on_batch is not None:
                 on_batch(len(done))
     return sorted(done, key=lambda row: row.index)
 
 
-def _by_length(ids: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
-    order = sorted(range(len(ids)), key=lambda index: (len(ids[index]), index))
-    return (order[start : start + size] for start in range(0, len(order), size))
+def _choose_labels(
+    backbone: Backbone,
+    steering: Steering | PerRow,
+    sources: Sequence[str],
+    config: DecodeConfig,
+    texts: Sequence[str],
+    on_batch: Callable[[int], None] | None,
+) -> list[Decoded]:
+    labels = LabelWords.of(backbone, texts, config)
+    scores_SLT = score_labels(backbone, steering, sources, labels, batch_size=config.batch_size, on_batch=on_batch)
+    chosen = labels.choose(scores_SLT, config)
+    return [Decoded(index, labels.texts[label], len(labels.ids[label])) for index, label in enumerate(chosen)]
 
 
 def _decode_batch(
     backbone: Backbone,
-    steering: Steering,
+    steering: Steering | PerRow,
     ids: Sequence[Sequence[int]],
     chunk: Sequence[int],
     options: GenerationConfig,
@@ -74,7 +101,7 @@ def _decode_batch(
     stored = backbone.model.generation_config
     backbone.model.generation_config = GenerationConfig()  # transformers fills from it whatever `options` leaves out
     try:
-        out = backbone.model.generate(**batch.inputs(steering.position_offset), generation_config=options)
+        out = backbone.model.generate(**batch.inputs(), generation_config=options)
     finally:
         backbone.model.generation_config = stored
     rows = []

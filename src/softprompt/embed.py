@@ -18,11 +18,13 @@ def vocabulary_size(model: PreTrainedModel) -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
-def with_indices(model: PreTrainedModel, words: Sequence[int], num_virtual: int, limit: int) -> tuple[int, ...]:
-    """Ids that say which word of its text each is, for the first `limit` of them: V + P + index * V + word."""
+def with_indices(
+    model: PreTrainedModel, words: Sequence[int], num_virtual: int, limit: int, start: int = 0
+) -> tuple[int, ...]:
+    """Ids that say which word of its text each is, from `start` and below `limit`: V + P + index * V + word."""
     size = vocabulary_size(model)
     first = size + num_virtual
-    return tuple(first + index * size + word if index < limit else word for index, word in enumerate(words))
+    return tuple(first + index * size + word if index < limit else word for index, word in enumerate(words, start))
 
 
 @contextmanager

@@ -17,6 +17,10 @@ class DataError(SoftpromptError):
     """A data file was found but its content is not what was declared (exit 1). Names the file and the line."""
 
 
+class FetchError(SoftpromptError):
+    """A file could not be downloaded, or is not the one that was asked for (exit 1)."""
+
+
 class BackboneError(SoftpromptError):
     """The backbone cannot be loaded, or cannot do what the method needs (exit 1)."""
 

@@ -1,7 +1,7 @@
 """The two forms of a prompt's numbers: keys and values at attention sites, or virtual tokens in the input."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from softprompt.backbone import Backbone
 from softprompt.embed import virtual_tokens, vocabulary_size
 from softprompt.inject import PrefixKV, Site, inject
+from softprompt.positions import between, text_starts_at, with_mark
 
 
 class Form(Protocol):
@@ -24,7 +25,7 @@ class Form(Protocol):
         """Numbers a virtual token."""
 
     def position_offset(self, length: int) -> int:
-        """The position of the first real token, for P = `length`."""
+        """Positions of the window that P = `length` takes beside virtual tokens."""
 
     def place(self, backbone: Backbone, source: Sequence[int], length: int) -> tuple[int, ...]:
         """A source's ids with the virtual tokens among them, where there are any."""
@@ -45,7 +46,11 @@ class PrefixForm:
 
     sites: tuple[Site, ...]
     positions: str
-    """`shifted`: text starts at position P; `unshifted`: at 0."""
+    """`shifted`: what sees the prefix starts P positions later; `unshifted`: where it would without it."""
+    place_name: str = "before"
+    """`before` the text; `between` source and target (the paper's infix): seen from the separator on."""
+    attention: str = "joined"
+    """`joined`: one softmax over prefix and text, as in the paper; `beside`: one of its own, whose result is added."""
     method: str = "prefix"
 
     @property
@@ -58,27 +63,37 @@ class PrefixForm:
         return length if self.positions == "shifted" else 0
 
     def place(self, backbone: Backbone, source: Sequence[int], length: int) -> tuple[int, ...]:
-        """The source as it is."""
-        return tuple(source)
+        """The source as it is, its separator marked for an infix."""
+        return tuple(source) if self.place_name == "before" else with_mark(backbone.model, source)
 
     @contextmanager
     def attach(self, backbone: Backbone, numbers: Tensor, *, shared: bool) -> Iterator[None]:
         """See `Form`."""
-        with inject(backbone.model, split(numbers.to(backbone.device), self.sites), shared=shared):
+        kv = split(numbers.to(backbone.device), self.sites)
+        injected = inject(backbone.model, kv, shared=shared, beside=self.attention == "beside")
+        with injected, self._placed(backbone, len(numbers)):
             yield
+
+    def _placed(self, backbone: Backbone, length: int) -> AbstractContextManager[None]:
+        if self.place_name == "between":
+            return between(backbone.model, length, shifted=self.positions == "shifted")
+        return text_starts_at(backbone.model, length) if self.positions == "shifted" else nullcontext()
 
     def facts(self) -> dict[str, Any]:
         """See `Form`."""
-        return {"positions": self.positions, "sites": [asdict(site) for site in self.sites]}
+        names = {"positions": self.positions, "place": self.place_name, "attention": self.attention}
+        return names | {"sites": [asdict(site) for site in self.sites]}
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> "PrefixForm":
         """Inverse of `facts`."""
-        return cls(tuple(Site(**site) for site in facts["sites"]), facts["positions"])
+        sites = tuple(Site(**site) for site in facts["sites"])
+        return cls(sites, facts["positions"], facts["place"], facts["attention"])
 
     def peft_config(self, backbone_id: str, length: int) -> dict[str, Any] | None:
-        """Where all sites are alike and positions are shifted: decoder-only backbones."""
-        if len({(s.kind, s.kv_heads, s.key_dim, s.value_dim) for s in self.sites}) > 1 or self.positions != "shifted":
+        """Where all sites are alike and it stands before the text, which is shifted: decoder-only backbones."""
+        alike = len({(s.kind, s.kv_heads, s.key_dim, s.value_dim) for s in self.sites}) == 1
+        if not alike or (self.positions, self.place_name, self.attention) != ("shifted", "before", "joined"):
             return None
         site = self.sites[0]
         return {

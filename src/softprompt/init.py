@@ -1,15 +1,33 @@
 """Where training starts from: plain functions that methods share. Letters: P prompt length, E width, V vocabulary."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.lib.format import read_array
 from torch import Tensor
 
+from softprompt.artefact import load_artefact
 from softprompt.backbone import Backbone
-from softprompt.errors import ConfigError
+from softprompt.errors import CheckpointError, ConfigError
 from softprompt.forms import join
 from softprompt.inject import Site, record
+
+
+def length_of(backbone: Backbone, config: Any) -> int:
+    """P: the recipe's `length`, or as many virtual tokens as what it starts from has.
+
+    Raises:
+        ConfigError: the text has no tokens.
+        CheckpointError: the file is not a prompt.
+    """
+    if config.length is not None:
+        length: int = config.length
+        return length
+    if config.init == "file":
+        return len(kept_numbers(config.init_file))
+    return len(_tokens(backbone, config.init_text, "method.init_text"))
 
 
 def text_ids(backbone: Backbone, text: str, length: int) -> Tensor:
@@ -61,15 +79,58 @@ def label_embeddings(backbone: Backbone, labels: Sequence[str], length: int, top
     return rows_PE
 
 
-def prompt_rows(backbone: Backbone, config: Any) -> Tensor:
+def numbers_from(backbone: Backbone, file: str, shape: tuple[int, int]) -> Tensor:
+    """The numbers of a kept prompt, for another run to start from (prompt transfer): `shape`, (P, width).
+
+    Source: Vu et al. 2022, SPoT, arXiv:2110.07904. A folder must have been learned on this backbone; a .npy file, the
+    format of google-research/prompt-tuning, says nothing of its backbone.
+
+    Raises:
+        CheckpointError: not a prompt, damaged, or learned on another backbone.
+        ConfigError: of another shape.
+    """
+    numbers = kept_numbers(file, backbone)
+    if tuple(numbers.shape) != shape:
+        raise ConfigError(
+            f"method.init_file: expected numbers of shape {shape}, got {tuple(numbers.shape)} in {file}. "
+            "Set method.length to its length, and take a prompt of the same method."
+        )
+    return numbers.to(backbone.device)
+
+
+def kept_numbers(file: str, backbone: Backbone | None = None) -> Tensor:
+    """(P, width) of a run folder, a prompt folder, or a .npy file; checked to be of `backbone` where it is given."""
+    tensors = kept_tensors(file, backbone)
+    numbers = tensors.get("prompt_embeddings", tensors.get("prompt"))
+    if numbers is None or numbers.ndim != 2:
+        raise CheckpointError(f"prompt {file}: expected a prefix, a prompt or DePT, got neither. Take such a run.")
+    return numbers.float()
+
+
+def kept_tensors(file: str, backbone: Backbone | None = None) -> dict[str, Tensor]:
+    """All tensors of it, by name; those of a .npy file are called as a prompt's."""
+    path = Path(file).expanduser()
+    if path.suffix == ".npy":
+        try:
+            with path.open("rb") as opened:
+                return {"prompt_embeddings": torch.from_numpy(read_array(opened, allow_pickle=False))}
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"prompt {file}: not an array in numpy's format ({error}).") from error
+    folder = next((path / part for part in ("prompt", "adapter") if (path / part).is_dir()), path)
+    return load_artefact(folder, None, backbone.hash() if backbone is not None else None)[0]
+
+
+def prompt_rows(backbone: Backbone, config: Any, length: int) -> Tensor:
     """Virtual tokens to start from, by the recipe's `init`: (P, E)."""
-    shape = (config.length, backbone.hidden_width())
+    shape = (length, backbone.hidden_width())
     if config.init == "vocabulary":
-        return vocabulary_sample(backbone, config.length, config.init_top)
+        return vocabulary_sample(backbone, length, config.init_top)
     if config.init == "text":
-        return text_embeddings(backbone, config.init_text, config.length)
+        return text_embeddings(backbone, config.init_text, length)
     if config.init == "labels":
-        return label_embeddings(backbone, config.labels, config.length, config.init_top)
+        return label_embeddings(backbone, config.labels, length, config.init_top)
+    if config.init == "file":
+        return numbers_from(backbone, config.init_file, shape)
     scale: float = config.init_scale
     empty = torch.empty(shape, device=backbone.device)
     if config.init == "normal":
@@ -86,7 +147,8 @@ def _embeddings(backbone: Backbone) -> Tensor:
 
 
 def _tokens(backbone: Backbone, text: str, key: str) -> list[int]:
-    assert backbone.tokenizer is not None
+    if backbone.tokenizer is None:
+        raise ConfigError(f"{key}: needs the tokenizer of backbone {backbone.id!r}. Give method.length a number.")
     ids: list[int] = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise ConfigError(f"{key}: expected a text with tokens, got {text!r}.")

@@ -9,10 +9,10 @@ This is the only module that imports transformers' attention interface.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -62,11 +62,45 @@ class PrefixKV:
         """P, in virtual tokens."""
         return self.key.shape[1]
 
+    def rows(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Key and value (B, H, P, D)."""
+        return self.key.expand(batch, -1, -1, -1), self.value.expand(batch, -1, -1, -1)
+
+    def visible(self, batch: int, by_BT: Tensor | None) -> Tensor | None:
+        """Who sees what, to be spread over (B, 1, T, P); None: all tokens all of it."""
+        return None if by_BT is None else by_BT[:, None, :, None]
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixRows:
+    """A prefix of its own for each row at one site: key and value (B, H, P, D), P that of the longest."""
+
+    key: Tensor
+    value: Tensor
+    visible_BP: Tensor
+    """Boolean: which of a row's P are its own; none in a row without a prefix."""
+
+    @property
+    def length(self) -> int:
+        """P, in virtual tokens."""
+        return self.key.shape[2]
+
+    def rows(self, batch: int) -> tuple[Tensor, Tensor]:
+        """See `PrefixKV`."""
+        return for_each(self.key, batch), for_each(self.value, batch)
+
+    def visible(self, batch: int, by_BT: Tensor | None) -> Tensor:
+        """See `PrefixKV`."""
+        return for_each(self.visible_BP, batch)[:, None, None]
+
 
 @dataclass(frozen=True, slots=True)
 class _Active:
-    prefixes: Mapping[nn.Module, PrefixKV]
+    prefixes: Mapping[nn.Module, PrefixKV | PrefixRows]
     shared: bool
+    beside: bool
+    visible_BT: Tensor | None = None
+    """Boolean: the tokens of the current forward that see the prefix; None: all."""
 
 
 _ACTIVE: ContextVar[_Active | None] = ContextVar("softprompt_active_prefix", default=None)
@@ -77,25 +111,42 @@ _PROBE: ContextVar[list[_Call] | None] = ContextVar("softprompt_probe", default=
 
 
 @contextmanager
-def inject(model: nn.Module, prefixes: Mapping[str, PrefixKV], *, shared: bool = False) -> Iterator[None]:
+def inject(
+    model: nn.Module, prefixes: Mapping[str, PrefixKV | PrefixRows], *, shared: bool = False, beside: bool = False
+) -> Iterator[None]:
     """Make `prefixes` (site name -> keys and values) visible to every token of every row inside the block.
 
     Args:
         model: the backbone whose modules the site names refer to.
-        prefixes: sites left out keep their own attention.
+        prefixes: sites left out keep their own attention. Rows with prefixes of their own may come expanded by beams;
+            `shared` and `beside` are of the one prefix for all.
         shared: score all rows against the one prefix and join the two softmaxes exactly, instead of copying the
             prefix in front of each row's keys. Equal up to rounding (1e-5 in float32); meant for decoding, where the
             copy is what costs. Off, the result is bit-equal to the same keys and values in a cache.
+        beside: the prefix has a softmax of its own, whose result is added to the backbone's attention, instead of a
+            part in its softmax: with values of 0 nothing changes.
 
     The block must cover the backward pass too where gradient checkpointing recomputes the forward.
     """
     modules = dict(model.named_modules())
-    active = _Active({modules[name]: kv for name, kv in prefixes.items()}, shared)
+    active = _Active({modules[name]: kv for name, kv in prefixes.items()}, shared, beside)
     token = _ACTIVE.set(active)
     try:
         yield
     finally:
         _ACTIVE.reset(token)
+
+
+def for_each(values: Tensor, batch: int) -> Tensor:
+    """Values of rows (R, ...) for a batch of those rows, each as often as it has beams: (B, ...)."""
+    return values.repeat_interleave(batch // len(values), dim=0)
+
+
+def limit_to(visible_BT: Tensor | None) -> None:
+    """From here to the end of the `inject` block the prefix is seen by these tokens alone; None: by all."""
+    active = _ACTIVE.get()
+    if active is not None:
+        _ACTIVE.set(replace(active, visible_BT=visible_BT))
 
 
 def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -217,18 +268,25 @@ def _attend(
     prefix = active.prefixes.get(module) if active is not None else None
     if active is None or prefix is None:
         return base(module, query, key, value, mask, **kwargs)
+    batch = query.shape[0]
+    visible = prefix.visible(batch, active.visible_BT)
+    if active.beside and isinstance(prefix, PrefixKV):
+        output, weights = base(module, query, key, value, mask, **kwargs)
+        return output + _prefix_attention(query, prefix, kwargs.get("scaling"), visible), weights
     if mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True):
         mask = _causal_mask(query, key)
     bias = kwargs.get("position_bias")  # relative positions (T5) are of the tokens alone; the prefix has none
-    if active.shared and _plain(kwargs):
+    if active.shared and isinstance(prefix, PrefixKV) and _plain(kwargs):
         added = _sum(None if mask is None else _as_added(mask, query.dtype), bias)
-        return _joined_attention(query, key, value, added, prefix, kwargs.get("scaling")), None
+        return _joined_attention(query, key, value, added, prefix, kwargs.get("scaling"), visible), None
     if bias is not None:
         kwargs["position_bias"] = nn.functional.pad(bias, (prefix.length, 0))
-    batch = query.shape[0]
-    key = torch.cat([prefix.key.to(key.dtype).expand(batch, -1, -1, -1), key], dim=2)
-    value = torch.cat([prefix.value.to(value.dtype).expand(batch, -1, -1, -1), value], dim=2)
-    return base(module, query, key, value, _widened(mask, prefix.length), **kwargs)
+    if mask is None and visible is not None:
+        mask = query.new_zeros(1, 1, query.shape[2], key.shape[2])
+    prefix_key, prefix_value = prefix.rows(batch)
+    key = torch.cat([prefix_key.to(key.dtype), key], dim=2)
+    value = torch.cat([prefix_value.to(value.dtype), value], dim=2)
+    return base(module, query, key, value, _widened(mask, prefix.length, visible), **kwargs)
 
 
 def _plain(kwargs: Mapping[str, Any]) -> bool:
@@ -238,7 +296,13 @@ def _plain(kwargs: Mapping[str, Any]) -> bool:
 
 
 def _joined_attention(
-    query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, prefix: PrefixKV, scaling: float | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    added: Tensor | None,
+    prefix: PrefixKV,
+    scaling: float | None,
+    visible: Tensor | None,
 ) -> Tensor:
     """Attention over [prefix; tokens] in which the prefix has no batch axis: softmax over both scores at once.
 
@@ -248,20 +312,43 @@ def _joined_attention(
     """
     batch, heads, time, dim = query.shape
     kv_heads, length = prefix.key.shape[0], prefix.length
-    grouped = (heads // kv_heads) * time
     query = query * (dim**-0.5 if scaling is None else scaling)
-    q_rows = query.reshape(batch, kv_heads, grouped, dim)
-    q_all = q_rows.transpose(0, 1).reshape(kv_heads, batch * grouped, dim)
-    to_prefix = (q_all @ prefix.key.to(query.dtype).transpose(1, 2)).view(kv_heads, batch, grouped, length)
+    q_rows = query.reshape(batch, kv_heads, -1, dim)
     to_tokens = (q_rows @ key.transpose(2, 3)).view(batch, heads, time, key.shape[2])
     if added is not None:
         to_tokens = to_tokens + added
-    scores = torch.cat([to_prefix.transpose(0, 1), to_tokens.view(batch, kv_heads, grouped, -1)], dim=3)
+    scores = torch.cat([_prefix_scores(query, prefix, visible), to_tokens], dim=3)
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    w_prefix = weights[..., :length].transpose(0, 1).reshape(kv_heads, batch * grouped, length)
-    from_prefix = (w_prefix @ prefix.value.to(query.dtype)).view(kv_heads, batch, grouped, -1).transpose(0, 1)
-    output = weights[..., length:] @ value + from_prefix
-    return output.reshape(batch, heads, time, -1).transpose(1, 2)
+    from_tokens = weights[..., length:].reshape(batch, kv_heads, -1, key.shape[2]) @ value
+    output = from_tokens.view(batch, heads, time, -1) + _prefix_output(weights[..., :length], prefix)
+    return output.transpose(1, 2)
+
+
+def _prefix_attention(query: Tensor, prefix: PrefixKV, scaling: float | None, visible: Tensor | None) -> Tensor:
+    """Attention over the prefix alone, (B, T, H, D); 0 for tokens that do not see it."""
+    query = query * (query.shape[3] ** -0.5 if scaling is None else scaling)
+    weights = _prefix_scores(query, prefix, None).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    output = _prefix_output(weights, prefix)
+    return (output if visible is None else output * visible).transpose(1, 2)
+
+
+def _prefix_scores(query: Tensor, prefix: PrefixKV, visible: Tensor | None) -> Tensor:
+    """Scaled queries of all rows against the one prefix in one matrix product a KV head: (B, H, T, P)."""
+    batch, heads, time, dim = query.shape
+    kv_heads = prefix.key.shape[0]
+    q_all = query.reshape(batch, kv_heads, -1, dim).transpose(0, 1).reshape(kv_heads, -1, dim)
+    scores = (q_all @ prefix.key.to(query.dtype).transpose(1, 2)).view(kv_heads, batch, -1, prefix.length)
+    scores = scores.transpose(0, 1).reshape(batch, heads, time, prefix.length)
+    return scores if visible is None else scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+
+
+def _prefix_output(weights: Tensor, prefix: PrefixKV) -> Tensor:
+    """The prefix's values under weights (B, H, T, P): (B, H, T, D)."""
+    batch, heads, time, length = weights.shape
+    kv_heads = prefix.value.shape[0]
+    w_all = weights.reshape(batch, kv_heads, -1, length).transpose(0, 1).reshape(kv_heads, -1, length)
+    output = (w_all @ prefix.value.to(weights.dtype)).view(kv_heads, batch, -1, prefix.value.shape[2])
+    return output.transpose(0, 1).reshape(batch, heads, time, -1)
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -274,11 +361,18 @@ def _causal_mask(query: Tensor, key: Tensor) -> Tensor:
     return torch.ones(t, s, dtype=torch.bool, device=query.device).tril(s - t)[None, None]
 
 
-def _widened(mask: Tensor | None, length: int) -> Tensor | None:
-    """Put `length` visible columns in front of a mask (..., T, T'), boolean (True sees) or additive (0 sees)."""
+def _widened(mask: Tensor | None, length: int, visible: Tensor | None) -> Tensor | None:
+    """Put `length` columns in front of a mask (..., T, T'), boolean (True sees) or additive (0 sees).
+
+    They are seen by all rows, or as `visible` says, which spreads over (B, 1, T, P).
+    """
     if mask is None:
         return None
-    return nn.functional.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
+    if visible is None:
+        return nn.functional.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
+    columns = visible if mask.dtype == torch.bool else _as_added(visible, mask.dtype)
+    batch, time = visible.shape[0], max(visible.shape[2], mask.shape[2])
+    return torch.cat([columns.expand(-1, -1, time, length), mask.expand(batch, -1, time, -1)], dim=3)
 
 
 def _as_added(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -299,6 +393,3 @@ def _fused_mask(**kwargs: Any) -> Tensor | None:
 def _eager_mask(**kwargs: Any) -> Tensor | None:
     mask: Tensor | None = eager_mask(**{**kwargs, "allow_is_bidirectional_skip": False})
     return mask
-
-
-__all__: Sequence[str] = ["KINDS", "PrefixKV", "Site", "checkpoint_contexts", "inject", "install", "probe", "record"]

@@ -11,14 +11,14 @@ from softprompt.batch import Batch, Encoded, make_batch
 from softprompt.methods import Steering
 
 
-def target_nll(backbone: Backbone, batch: Batch, offset: int) -> Tensor:
+def target_nll(backbone: Backbone, batch: Batch) -> Tensor:
     """Sum over all target tokens of -log p(token | what came before), in nats; a float32 scalar.
 
-    Must be called inside `steering.attach(backbone)`; `offset` is its `position_offset`. The final hidden states are
-    selected before the LM head, so no logits exist at source tokens and pads.
+    Must be called inside `steering.attach(backbone)`. The final hidden states are selected before the LM head, so no
+    logits exist at source tokens and pads.
     """
     with selecting(backbone.model, batch.predicts_BT):
-        logits_NV = backbone.model(**batch.inputs(offset), use_cache=False).logits
+        logits_NV = backbone.model(**batch.inputs(), use_cache=False).logits
     return torch.nn.functional.cross_entropy(logits_NV.float(), batch.labels_N, reduction="sum")
 
 
@@ -35,7 +35,7 @@ def mean_token_nll(
     with torch.no_grad(), autocast or nullcontext(), steering.attach(backbone):
         for chunk in by_length(pairs, batch_size):
             batch = make_batch(backbone, steering, chunk)
-            total += float(target_nll(backbone, batch, steering.position_offset))
+            total += float(target_nll(backbone, batch))
             tokens += len(batch.labels_N)
     return total / max(tokens, 1)
 

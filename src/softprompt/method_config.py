@@ -11,26 +11,41 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-def _require_texts(init: str, text: str | None, labels: list[str] | None = None) -> None:
-    if (init == "text") != (text is not None):
-        raise ValueError("init: text and init_text go together: give both or neither")
-    if (init == "labels") != (labels is not None):
-        raise ValueError("init: labels and labels go together: give both or neither")
+def _require_with(init: str, **given: object) -> None:
+    """Each start has one setting of its own: both are given, or neither."""
+    for start, key in (("text", "init_text"), ("labels", "labels"), ("file", "init_file")):
+        if key in given and (init == start) != (given[key] is not None):
+            raise ValueError(f"init: {start} and {key} go together: give both or neither")
 
 
-class PrefixConfig(Section):
+def _require_length(length: int | None, init: str) -> None:
+    if length is None and init not in ("text", "file"):
+        raise ValueError("length: null takes the length of init_text or init_file. Give a number, or such an init")
+
+
+class PrefixTuning(Section):
     """Prefix-tuning: learned keys and values at every attention site (Li & Liang 2021)."""
 
     name: Literal["prefix"] = Field(default="prefix", description="method")
-    length: int = Field(default=10, ge=1, description="prefix length in virtual tokens")
+    length: int | None = Field(
+        default=10, ge=1, description="prefix length in virtual tokens; null: as long as init_text or init_file"
+    )
+    place: Literal["before", "between"] = Field(
+        default="before", description="before the text, or between source and target (infix; decoder-only)"
+    )
+    attention: Literal["joined", "beside"] = Field(
+        default="joined", description="one softmax over prefix and text, or one of its own, whose result is added"
+    )
     reparam: Literal["mlp", "deep", "none"] = Field(
         default="mlp", description="how the prefix is parameterised while trained"
     )
     hidden: int = Field(default=512, ge=1, description="hidden width of the MLP in units")
-    init: Literal["random", "text"] = Field(
-        default="random", description="start from random numbers, or from the backbone's activations for `init_text`"
+    init: Literal["random", "text", "file", "noop"] = Field(
+        default="random",
+        description="random numbers, the backbone's activations for init_text, a prompt's, or no change at all",
     )
     init_text: str | None = Field(default=None, min_length=1, description="words to start from, repeated or cut to fit")
+    init_file: str | None = Field(default=None, min_length=1, description="run or prompt folder to start from")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="probability of dropout on the prefix")
     sites: list[Literal["encoder", "decoder", "cross"]] | None = Field(
         default=None, min_length=1, description="kinds of attention that get a prefix; null: all that there are"
@@ -40,16 +55,23 @@ class PrefixConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _text_where_asked_for(self) -> "PrefixConfig":
-        _require_texts(self.init, self.init_text)
+    def _start_fits(self) -> "PrefixTuning":
+        _require_with(self.init, init_text=self.init_text, init_file=self.init_file)
+        _require_length(self.length, self.init)
+        if self.init == "noop" and self.attention == "joined":
+            raise ValueError(
+                "init: noop needs attention: beside, since a prefix in the text's own softmax always takes a part of it"
+            )
         return self
 
 
-class PromptConfig(Section):
+class PromptTuning(Section):
     """Prompt tuning: learned input embeddings before the text (Lester et al. 2021)."""
 
     name: Literal["prompt"] = Field(default="prompt", description="method")
-    length: int = Field(default=100, ge=1, description="prompt length in virtual tokens")
+    length: int | None = Field(
+        default=100, ge=1, description="prompt length in virtual tokens; null: as long as init_text or init_file"
+    )
     place: Literal["before", "after_bos", "after"] = Field(
         default="before", description="before the text, behind its begin token, or before its end of text"
     )
@@ -57,51 +79,61 @@ class PromptConfig(Section):
         default="none", description="how the rows are parameterised while trained"
     )
     bottleneck: int = Field(default=128, ge=1, description="hidden width of the MLP in units")
-    init: Literal["vocabulary", "text", "labels", "normal", "uniform", "uniform_positive"] = Field(
+    init: Literal["vocabulary", "text", "labels", "file", "normal", "uniform", "uniform_positive"] = Field(
         default="vocabulary", description="what the rows start from; uniform_positive is the range of the paper's code"
     )
     init_scale: float = Field(default=0.5, gt=0, description="half width (uniform), width (positive), or deviation")
     init_top: int = Field(default=5000, ge=1, description="entries of the vocabulary to draw from")
     init_text: str | None = Field(default=None, min_length=1, description="words to start from, repeated or cut to fit")
+    init_file: str | None = Field(default=None, min_length=1, description="run or prompt folder, or .npy to start from")
     labels: list[str] | None = Field(default=None, min_length=1, description="label words to start from")
 
     @model_validator(mode="after")
-    def _texts_where_asked_for(self) -> "PromptConfig":
-        _require_texts(self.init, self.init_text, self.labels)
+    def _start_fits(self) -> "PromptTuning":
+        _require_with(self.init, init_text=self.init_text, labels=self.labels, init_file=self.init_file)
+        _require_length(self.length, self.init)
         return self
 
 
-class DeptConfig(Section):
+class DePT(Section):
     """DePT: a short prompt and a low-rank change of the word embeddings (Shi & Lipani 2024)."""
 
     name: Literal["dept"] = Field(default="dept", description="method")
-    length: int = Field(default=60, ge=1, description="prompt length in virtual tokens")
+    length: int | None = Field(
+        default=60, ge=1, description="prompt length in virtual tokens; null: as long as init_text or init_file"
+    )
     text_length: int = Field(default=256, ge=1, description="words of a text whose embeddings are changed")
     rank: int | None = Field(default=None, ge=1, description="rank; null: parameters as of 100 virtual tokens")
     lowrank_lr: float | None = Field(default=None, gt=0, description="rate of the low-rank part; null: train.lr")
+    positions: Literal["own", "reference"] = Field(
+        default="own",
+        description="words counted from the text's start, or so that it ends at text_length (decoder-only)",
+    )
     scale: Literal["reference", "none"] = Field(default="reference", description="8/sqrt(rank) as the code has, or 1")
-    init: Literal["vocabulary", "text", "labels", "normal", "uniform", "uniform_positive"] = Field(
+    init: Literal["vocabulary", "text", "labels", "file", "normal", "uniform", "uniform_positive"] = Field(
         default="vocabulary", description="what the rows start from; uniform_positive is the range of Lester's code"
     )
     init_scale: float = Field(default=0.5, gt=0, description="half width (uniform), width (positive), or deviation")
     init_top: int = Field(default=5000, ge=1, description="entries of the vocabulary to draw from")
     init_text: str | None = Field(default=None, min_length=1, description="words to start from, repeated or cut to fit")
+    init_file: str | None = Field(default=None, min_length=1, description="run or prompt folder, or .npy to start from")
     labels: list[str] | None = Field(default=None, min_length=1, description="label words to start from")
 
     @model_validator(mode="after")
-    def _texts_where_asked_for(self) -> "DeptConfig":
-        _require_texts(self.init, self.init_text, self.labels)
+    def _start_fits(self) -> "DePT":
+        _require_with(self.init, init_text=self.init_text, labels=self.labels, init_file=self.init_file)
+        _require_length(self.length, self.init)
         return self
 
 
-class FinetuneConfig(Section):
+class FineTuning(Section):
     """Fine-tuning: all parameters of the backbone are trained, or those of its top blocks."""
 
     name: Literal["finetune"] = Field(default="finetune", description="method")
     top: int | None = Field(default=None, ge=1, description="train this many of the highest blocks; null: everything")
 
 
-class LoraConfig(Section):
+class LoRA(Section):
     """LoRA: low-rank changes of weight matrices, by PEFT (Hu et al. 2021)."""
 
     name: Literal["lora"] = Field(default="lora", description="method")
@@ -113,7 +145,7 @@ class LoraConfig(Section):
     )
 
 
-class AdapterConfig(Section):
+class Adapter(Section):
     """Adapters: bottlenecks between frozen layers (Lin et al. 2020; Houlsby et al. 2019)."""
 
     name: Literal["adapter"] = Field(default="adapter", description="method")
@@ -124,7 +156,7 @@ class AdapterConfig(Section):
     share: float | None = Field(default=None, gt=0, lt=1, description="trained share of the backbone's parameters")
 
     @model_validator(mode="after")
-    def _one_size(self) -> "AdapterConfig":
+    def _one_size(self) -> "Adapter":
         if (self.bottleneck is None) == (self.share is None):
             raise ValueError("expected a size: bottleneck or share, one of them")
         return self
@@ -136,13 +168,28 @@ class UntunedConfig(Section):
     name: Literal["untuned"] = Field(default="untuned", description="method")
 
 
-MethodConfig = PrefixConfig | PromptConfig | DeptConfig | FinetuneConfig | AdapterConfig | LoraConfig | UntunedConfig
+class InContextConfig(Section):
+    """In-context prompting: an instruction and solved examples before each source; nothing is trained."""
+
+    name: Literal["incontext"] = Field(default="incontext", description="method")
+    instruction: str | None = Field(default=None, min_length=1, description="what to do, said first; null: nothing")
+    shots: int = Field(default=4, ge=0, description="training pairs shown before each source, drawn with `seed`")
+
+    @model_validator(mode="after")
+    def _shows_something(self) -> "InContextConfig":
+        if self.instruction is None and self.shots == 0:
+            raise ValueError("expected an instruction, shots, or both; got neither. For neither, take method untuned")
+        return self
+
+
+MethodConfig = PrefixTuning | PromptTuning | DePT | FineTuning | Adapter | LoRA | InContextConfig | UntunedConfig
 METHOD_CONFIGS: dict[str, type[MethodConfig]] = {
-    "prefix": PrefixConfig,
-    "prompt": PromptConfig,
-    "dept": DeptConfig,
-    "finetune": FinetuneConfig,
-    "adapter": AdapterConfig,
-    "lora": LoraConfig,
+    "prefix": PrefixTuning,
+    "prompt": PromptTuning,
+    "dept": DePT,
+    "finetune": FineTuning,
+    "adapter": Adapter,
+    "lora": LoRA,
+    "incontext": InContextConfig,
     "untuned": UntunedConfig,
 }

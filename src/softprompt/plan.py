@@ -56,7 +56,12 @@ def dry_run(recipe: Recipe) -> DryRun:
     Raises:
         BackboneError: the config of the backbone cannot be had.
     """
-    backbone = Backbone.plan(recipe.backbone.id, revision=recipe.backbone.revision, attention=recipe.backbone.attention)
+    backbone = Backbone.plan(
+        recipe.backbone.id,
+        revision=recipe.backbone.revision,
+        attention=recipe.backbone.attention,
+        tokenizer=getattr(recipe.method, "length", 0) is None,  # then it is counted
+    )
     method = build_method(backbone, recipe)
     trained = trained_count(method) if method else 0
     pairs, source = _pairs(recipe)
@@ -76,16 +81,18 @@ def dry_run(recipe: Recipe) -> DryRun:
 
 def _pairs(recipe: Recipe) -> tuple[int | None, str]:
     """Training pairs: counted where the files are there, else as the task publishes them."""
+    on_hub = recipe.data.train is None and data.hub_of(recipe.data) is not None
     try:
-        return len(data.load(recipe.data, recipe.seed).train), "counted"
+        if not on_hub:  # counting would download it
+            return len(data.load(recipe.data, recipe.seed).train), "counted"
     except ConfigError:
         if recipe.data.task is None:
             raise
-    published = load_task(recipe.data.task).counts.get("train")
-    if published is None or published.pairs is None:
+    published = load_task(recipe.data.task).train_pairs() if recipe.data.task else None
+    if published is None:
         return None, "no data given"
     caps = (recipe.data.max_train, recipe.data.low_data, recipe.data.shots)
-    return min([published.pairs, *(cap for cap in caps if cap is not None)]), "as published; no data given"
+    return min([published, *(cap for cap in caps if cap is not None)]), "as published; no data given"
 
 
 def _memory(backbone: Backbone, recipe: Recipe, trained: int) -> dict[str, int]:

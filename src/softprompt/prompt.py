@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from softprompt.artefact import load_artefact, save_artefact
+from softprompt.artefact import Facts, load_artefact, save_artefact
 from softprompt.backbone import Backbone
 from softprompt.errors import CheckpointError
 from softprompt.forms import FORMS, PrefixForm, VirtualTokenForm, split
@@ -48,7 +47,7 @@ class Prompt:
         assert isinstance(self.form, PrefixForm)
         return split(self.numbers.to(device), self.form.sites)
 
-    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str, extra: dict[str, Any] | None = None) -> None:
+    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str, extra: Facts | None = None) -> None:
         """Write the folder: PEFT's two files, ours (the form, the backbone's hash), and a manifest.
 
         Where PEFT has no such form `adapter_config.json` is left out.
@@ -62,6 +61,12 @@ class Prompt:
             backbone_hash=backbone_hash,
             more={} if peft is None else {PEFT_CONFIG: peft},
         )
+
+    @classmethod
+    def load_on(cls, backbone: Backbone, folder: str | Path) -> "Prompt":
+        """`load`, checked to be of `backbone`, and put where it is."""
+        kept = cls.load(folder, backbone_hash=backbone.hash())
+        return cls(kept.numbers.to(backbone.device), kept.form)
 
     @classmethod
     def load(cls, folder: str | Path, *, backbone_hash: str | None = None) -> "Prompt":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from softprompt.config import MAIN, Recipe, dump_yaml
+from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
 from softprompt.console import duration
 from softprompt.files import write_text_atomic
 from softprompt.run import ArmResult
@@ -25,12 +25,13 @@ def _row(result: ArmResult, metrics: Sequence[str]) -> list[str]:
     training, parameters = result.training, result.parameters
     peak = max(result.decoding["peak_memory_bytes"], training["peak_memory_bytes"] if training else 0)
     name = result.method if result.arm == MAIN else result.arm
+    steered = result.method != UNTUNED
     return [
         name,
         *scores,
-        f"{parameters['trained']:,.0f}" if training else "-",
-        f"{parameters['stored']:,.0f}" if training else "-",
-        f"{parameters['stored_share']:.2%}" if training else "-",
+        f"{parameters['trained']:,.0f}" if steered else "-",
+        f"{parameters['stored']:,.0f}" if steered else "-",
+        f"{parameters['stored_share']:.2%}" if steered else "-",
         duration(training["seconds"]) if training else "-",
         f"{training['tokens_per_second']:,.0f}" if training and training["tokens_per_second"] else "-",
         f"{result.decoding['tokens_per_second']:,.0f}",
@@ -47,9 +48,14 @@ def notes(results: Sequence[ArmResult]) -> list[str]:
         parts = [f"{group} {scores['bleu']['score']:.2f}" for group, scores in groups if "bleu" in scores]
         if parts:
             lines.append(f"BLEU of {name} on parts of the test set: {', '.join(parts)}.")
+    for result in results:
+        if result.method == "incontext":
+            room = result.decoding["room_taken"]
+            name = result.method if result.arm == MAIN else result.arm
+            lines.append(f"{name} puts {room:,} tokens of instruction and examples before each source.")
     tuned = next((r for r in results if r.method == "finetune" and "bleu" in r.scores), None)
     for result in results:
-        steered = result.method not in ("finetune", "untuned")
+        steered = result.training is not None and result.method != "finetune"
         if tuned and steered and "bleu" in result.scores and tuned.scores["bleu"]["score"]:
             share = result.scores["bleu"]["score"] / tuned.scores["bleu"]["score"]
             lines.append(
@@ -113,16 +119,12 @@ def _source(recipe: Recipe) -> str:
 def _usage(recipe: Recipe) -> str:
     if recipe.method.name == "finetune":
         return "`model/` is a transformers folder: give it as the backbone, or to transformers' `from_pretrained`."
-    if recipe.method.name in ("adapter", "dept"):
-        loader = {"adapter": "Adapter", "dept": "DePT"}[recipe.method.name]
-        return f"`adapter/` is read by `softprompt.methods.{loader}.load(backbone, 'adapter')`."
-    if recipe.method.name == "lora":
-        return "`adapter/` is a PEFT folder: `PeftModel.from_pretrained(model, 'adapter')`."
+    if recipe.method.name in ("incontext", UNTUNED):
+        return "Nothing was learned: what is put before each source follows from the recipe and its training data."
     return f"""```python
-from softprompt import Backbone, Prompt, decode_texts
-from softprompt.config import DecodeConfig
+import softprompt
 
-backbone = Backbone.load({json.dumps(recipe.backbone.id)})
-prompt = Prompt.load("prompt", backbone_hash=backbone.hash())
-print(decode_texts(backbone, prompt, ["name : ... | area : ..."], DecodeConfig())[0].text)
+backbone = softprompt.Backbone.load({json.dumps(recipe.backbone.id)})
+model = softprompt.load(backbone, ".")  # this folder
+print(model.generate(["name : ... | area : ..."])[0])
 ```"""

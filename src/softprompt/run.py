@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from softprompt import data
-from softprompt.backbone import Backbone, quiet_transformers
+from softprompt.backbone import Backbone
 from softprompt.batch import Encoded, encode_pairs, encode_sources, positions_taken, require_fit
 from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
 from softprompt.console import Progress, say
 from softprompt.decode import Decoded, decode_texts
 from softprompt.errors import ConfigError, SoftpromptError, TrainingError
-from softprompt.files import write_folder_atomic, write_text_atomic
+from softprompt.files import write_text_atomic
 from softprompt.fit import Fitted, fit
+from softprompt.incontext import InContext
+from softprompt.labels import LabelWords, distinct_targets
 from softprompt.machine import environment, peak_memory_bytes, reset_peak_memory
-from softprompt.methods import METHODS, Method, Savable, Steering, Untuned, room_taken, trained_count
+from softprompt.method_config import InContextConfig
+from softprompt.methods import METHODS, Method, Steering, Untuned, room_taken, trained_count
 from softprompt.metrics import SuiteResult, find_suite, score_suite, with_bertscore, with_metrics
 from softprompt.segments import joined
 from softprompt.tasks import load_task
@@ -43,7 +46,7 @@ class ArmResult:
     training: dict[str, Any] | None
     """Fields of `Fitted` and `peak_memory_bytes`; None where nothing was trained."""
     decoding: dict[str, Any]
-    """`seconds`, `tokens_per_second`, `sources`, `peak_memory_bytes`."""
+    """`seconds`, `tokens_per_second`, `sources`, `peak_memory_bytes`; `room_taken` from each source's window."""
     groups: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     """Scores of parts of the test set (seen and unseen categories), each as a corpus of its own."""
 
@@ -76,18 +79,27 @@ class Job:
     """One arm with its data read, tokenised and checked against the backbone's window."""
 
     recipe: Recipe
+    examples: Sequence[Example]
+    """The training pairs as texts."""
     train: Sequence[Encoded]
     dev: Sequence[Encoded]
     test: Sequence[Example]
     splits: Mapping[str, Any]
     """What splits.json keeps of train, dev and test: their sizes and checksums, and what was cut off them."""
 
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """What an answer may be, where the recipe wants label words."""
+        if not self.recipe.decode.labels:
+            return None
+        return data.label_words(self.recipe.data) or distinct_targets(self.examples)
+
 
 def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
     """Check every arm on the weightless backbone before anything is written; arms that ask for the same share it.
 
     Raises:
-        ConfigError: no such suite.
+        ConfigError: no such suite, or nothing to train on.
         DataError: malformed data, or texts that do not fit the window.
         BackboneError: no such backbone, or one that the method cannot steer.
     """
@@ -107,7 +119,7 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
 
 def _encoded(plan: Backbone, recipe: Recipe, splits: Splits) -> Job:
     train, dev = encode_pairs(plan, splits.train), encode_pairs(plan, splits.dev)
-    return Job(recipe, train, dev, splits.test, data.record_of(splits))
+    return Job(recipe, splits.train, train, dev, splits.test, data.record_of(splits))
 
 
 def _with_room(plan: Backbone, job: Job, splits: Splits) -> Job:
@@ -115,10 +127,10 @@ def _with_room(plan: Backbone, job: Job, splits: Splits) -> Job:
     method = build_method(replace(plan, model=copy.deepcopy(plan.model)), job.recipe)  # some methods change the model
     if method is not None and not job.train:
         raise ConfigError(
-            f"data.train: method {job.recipe.method.name} needs training pairs, and the data has none. "
+            f"data.train: method {job.recipe.method.name} needs training pairs, and the data has no training part. "
             "Set data.train=FILE, or method=untuned to score the backbone alone."
         )
-    offset = room_taken(plan, method) if method else 0
+    offset = room_taken(plan, method or build_untrained(plan, job))
     if job.recipe.data.truncate == "source":
         splits, cuts = cut_splits(plan, splits, rooms(plan, job.recipe, offset))
         job = _encoded(plan, job.recipe, splits)
@@ -132,8 +144,11 @@ def _with_room(plan: Backbone, job: Job, splits: Splits) -> Job:
 
 def _require_room(plan: Backbone, job: Job, method: Method | None, offset: int) -> None:
     sources = encode_sources(plan, [example.source for example in job.test])
-    start = 1 if plan.family == "causal" else 0
-    require_fit([len(row) for row in sources], plan.window, what="test sources", offset=offset + start)
+    answer = job.recipe.decode.max_new_tokens
+    if job.labels is not None:
+        answer = max(map(len, LabelWords.of(plan, job.labels, job.recipe.decode).ids))
+    room_for_answer = answer if plan.family == "causal" else 0
+    require_fit([len(row) for row in sources], plan.window, what="test sources", offset=offset + room_for_answer)
     if method is not None:
         limits = [limit for limit in (plan.window, job.recipe.train.max_length) if limit is not None]
         room = min(limits) if limits else None
@@ -189,7 +204,7 @@ def _run_arm(arm: str, job: Job, place: Path, *, root: Path, whole: Recipe, quie
     )
     whole_hash, total = backbone.hash(), backbone.parameter_count()
     method = build_method(backbone, recipe)
-    steering: Steering = method or Untuned()
+    steering = method or build_untrained(backbone, job)
     _open_folder(place, job, backbone, root=root, whole=whole)
     try:
         frozen = backbone.frozen_hash()
@@ -202,8 +217,8 @@ def _run_arm(arm: str, job: Job, place: Path, *, root: Path, whole: Recipe, quie
             training = asdict(fitted) | {"peak_memory_bytes": peak_memory_bytes(backbone.device)}
             if backbone.frozen_hash() != frozen:
                 raise TrainingError("frozen parameters of the backbone changed during training; nothing was kept.")
-            steering = _keep(backbone, method, recipe, place, whole_hash, fitted)
-        rows, decoding = _decode(backbone, steering, recipe, job.test, arm, quiet)
+            steering = _keep(method, recipe, place, whole_hash, fitted)
+        rows, decoding = _decode(backbone, steering, job, arm, quiet)
         result = _score(arm, recipe, job.test, rows, training, decoding, total, method)
         _write_predictions(place, job.test, rows)
         write_text_atomic(place / SCORES, json.dumps(asdict(result), indent=2) + "\n")
@@ -215,13 +230,25 @@ def _run_arm(arm: str, job: Job, place: Path, *, root: Path, whole: Recipe, quie
 
 
 def build_method(backbone: Backbone, recipe: Recipe) -> Method | None:
-    """The recipe's method on `backbone`, seeded by the recipe; None for the untuned arm."""
+    """The recipe's method on `backbone`, seeded by the recipe; None where nothing is trained."""
     import torch
 
-    if recipe.method.name == UNTUNED:
+    if recipe.method.name not in METHODS:
         return None
     torch.manual_seed(recipe.seed)
     return METHODS[recipe.method.name](backbone, recipe.method)
+
+
+def build_untrained(backbone: Backbone, job: Job) -> Steering:
+    """The steering of a recipe by which nothing is trained.
+
+    Raises:
+        ConfigError: see `InContext.build`.
+    """
+    config = job.recipe.method
+    if isinstance(config, InContextConfig):
+        return InContext.build(backbone, config, job.examples, job.recipe.seed)
+    return Untuned()
 
 
 def _open_folder(place: Path, job: Job, backbone: Backbone, *, root: Path, whole: Recipe) -> None:
@@ -232,36 +259,22 @@ def _open_folder(place: Path, job: Job, backbone: Backbone, *, root: Path, whole
         write_text_atomic(place / RECIPE, dump_yaml(job.recipe))
     chosen = {**data.choices_of(job.recipe.data), "parts": job.splits}
     write_text_atomic(place / SPLITS, json.dumps(chosen, indent=2) + "\n")
-    env = environment(backbone.device) | {"data": data.fingerprint(data.files(job.recipe.data))}
+    env = environment(backbone.device) | {"data": data.identity(job.recipe.data)}
     write_text_atomic(root / "env.json", json.dumps(env, indent=2) + "\n")
     write_text_atomic(root / STATUS, json.dumps({"status": "running"}) + "\n")
 
 
-def _keep(backbone: Backbone, method: Method, recipe: Recipe, place: Path, before: str, fitted: Fitted) -> Steering:
-    """Write the artefact and return what to decode with: the folded prompt, or the changed backbone itself."""
-    if isinstance(method, Savable):
-        method.save(place / "adapter", backbone_id=recipe.backbone.id, backbone_hash=before)
-        return method
-    prompt = method.fold()
-    if prompt is None:
-        assert backbone.tokenizer is not None
-        tokenizer = backbone.tokenizer
-
-        def fill(into: Path) -> None:
-            backbone.model.save_pretrained(into)
-            tokenizer.save_pretrained(into)
-
-        with quiet_transformers():
-            write_folder_atomic(place / "model", fill)
-        return method
+def _keep(method: Method, recipe: Recipe, place: Path, before: str, fitted: Fitted) -> Steering:
+    """Write the artefact and return what to decode with."""
     extra = {"step": fitted.selected_step, "dev_loss": fitted.dev_loss, "seed": recipe.seed}
-    prompt.save(place / "prompt", backbone_id=recipe.backbone.id, backbone_hash=before, extra=extra)
-    return prompt
+    method.save(place / method.kept_in, backbone_id=recipe.backbone.id, backbone_hash=before, extra=extra)
+    return method.fold()
 
 
 def _decode(
-    backbone: Backbone, steering: Steering, recipe: Recipe, test: Sequence[Example], arm: str, quiet: bool
+    backbone: Backbone, steering: Steering, job: Job, arm: str, quiet: bool
 ) -> tuple[list[Decoded], dict[str, Any]]:
+    recipe, test = job.recipe, job.test
     progress = Progress(f"{arm}: decode", len(test), "sources", quiet=quiet)
     reset_peak_memory(backbone.device)
     started = time.monotonic()
@@ -270,6 +283,7 @@ def _decode(
         steering,
         [example.source for example in test],
         recipe.decode,
+        labels=job.labels,
         seed=recipe.seed,
         on_batch=lambda done: progress.update(done, force=done == len(test)),
     )
@@ -278,6 +292,7 @@ def _decode(
     return rows, {
         "seconds": seconds,
         "sources": len(test),
+        "room_taken": room_taken(backbone, steering),
         "tokens_per_second": sum(row.tokens for row in rows) / seconds if rows else 0.0,
         "peak_memory_bytes": peak_memory_bytes(backbone.device),
     }

@@ -159,7 +159,7 @@ def _accumulate(
         batch = make_batch(backbone, method, ordered[start : start + size])
         with method.attach(backbone):
             with autocast(backbone.device, config.precision):
-                nll = target_nll(backbone, batch, method.position_offset)
+                nll = target_nll(backbone, batch)
             (nll * weight).backward()  # type: ignore[no-untyped-call]
         loss += float(nll.detach()) * weight
         positions += batch.positions

@@ -2,12 +2,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from softprompt.data import split as policies
-from softprompt.data.rows import OWN, READERS, SHAPES, read_rows
-from softprompt.data.sources import PARTS, files, files_of, fingerprint, own_parts, policy_of, tested_part, tested_task
+from softprompt.data.rows import OWN, READERS, SHAPES, read_hub_rows, read_rows
+from softprompt.data.sources import (
+    PARTS,
+    files,
+    files_of,
+    fingerprint,
+    hub_of,
+    identity,
+    own_parts,
+    policy_of,
+    tested_part,
+    tested_task,
+)
 from softprompt.data.split import record_of
 from softprompt.data_config import DataConfig
 from softprompt.errors import ConfigError, DataError
@@ -20,6 +30,8 @@ __all__ = [
     "choices_of",
     "files",
     "fingerprint",
+    "hub_of",
+    "identity",
     "label_words",
     "load",
     "policy_of",
@@ -90,13 +102,18 @@ def choices_of(data: DataConfig) -> dict[str, Any]:
 def _read(data: DataConfig, parts: Sequence[Split]) -> dict[Split, Examples]:
     """The rows of these splits as they are in the files, in file order."""
     task = load_task(data.task) if data.task else None
+    source, wording = task.source if task else OWN, wording_of(data)
     fields = [setting.field for setting in _divisions(data, task) if setting is not None]
+    given = (source, wording, ("data.input", "data.target"), fields)
+    paths = files_of(data, parts)
     found: dict[Split, Examples] = {}
-    for split, several in files_of(data, parts).items():
-        source = task.source if task else OWN
-        found[split] = tuple(read_rows(several, source, wording_of(data), ("data.input", "data.target"), fields))
+    for split in parts:
+        found[split] = tuple(read_rows(paths[split], *given) if split in paths else read_hub_rows(split, *given))
+        where = str(paths[split][0]) if split in paths else f"{source.hub and source.hub.id} ({split})"
+        if not found[split]:
+            raise DataError(f"{where}: expected at least one row, got none. Is it the right file?")
         if task is not None and getattr(data, split) is None and split in task.counts:
-            _check_counts(split, found[split], task.counts[split], several, data)
+            _check_counts(split, found[split], task.counts[split], where, data)
     return found
 
 
@@ -181,7 +198,7 @@ def _shown(words: tuple[str, ...] | None) -> str:
     return ", ".join(map(repr, words)) if words else "no labels"
 
 
-def _check_counts(split: Split, rows: Examples, count: Counts, paths: Sequence[Path], data: DataConfig) -> None:
+def _check_counts(split: Split, rows: Examples, count: Counts, where: str, data: DataConfig) -> None:
     """Refuse a task's own file of another size than published: its scores would be compared with nothing."""
     grouped = _is_grouped(load_task(str(data.task)).source, data)
     pairs = sum(len(row.targets) for row in rows)
@@ -190,6 +207,6 @@ def _check_counts(split: Split, rows: Examples, count: Counts, paths: Sequence[P
     if count.pairs not in (None, pairs) or (count.sources != sources and not (own_template and grouped)):
         expected = f"{count.pairs or pairs:,} pairs and {count.sources:,} sources"
         raise DataError(
-            f"{paths[0]}: expected the {data.task} {split} file of {expected}, got {pairs:,} and {sources:,}. "
+            f"{where}: expected the {data.task} {split} file of {expected}, got {pairs:,} and {sources:,}. "
             f"Fetch it again, or, to use another file on purpose, set data.{split}=FILE."
         )

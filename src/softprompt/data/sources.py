@@ -4,11 +4,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
+from typing import TypeVar
 
+from softprompt.data.hub import hub_fingerprint
 from softprompt.data_config import DataConfig
 from softprompt.errors import ConfigError
-from softprompt.tasks import Policy, Split, Task, load_task
+from softprompt.tasks import Hub, Policy, Split, Task, load_task
 
+T = TypeVar("T")
 PARTS: tuple[Split, ...] = ("train", "dev", "test")
 
 
@@ -42,11 +45,14 @@ def tested_task(data: DataConfig) -> DataConfig:
 
 
 def files(data: DataConfig) -> dict[Split, tuple[Path, ...]]:
-    """Return the files of each split that is read; ConfigError if a task's folder is not given or lacks a file."""
+    """Return the files of each split that is read; ConfigError if a task's folder is not given or lacks a file.
+
+    A split that is read from the hub has no file.
+    """
     found = files_of(data, own_parts(data))
     if data.test_task is not None:
         other = tested_task(data)
-        found["test"] = files_of(other, [tested_part(other)])[tested_part(other)]
+        found |= _as_test(files_of(other, [tested_part(other)]))
     return found
 
 
@@ -56,11 +62,36 @@ def files_of(data: DataConfig, parts: Sequence[Split]) -> dict[Split, tuple[Path
         split: (path,) for split in parts if (path := getattr(data, split)) is not None
     }
     lacking = [split for split in parts if split not in own]
-    if data.task is None or not lacking:
+    if data.task is None or not lacking or hub_of(data) is not None:
         return own
     task = load_task(data.task)
     folder = _folder(data, task, [name for split in lacking for name in task.source.names(split)])
     return {split: own.get(split) or tuple(folder / name for name in task.source.names(split)) for split in parts}
+
+
+def hub_of(data: DataConfig) -> Hub | None:
+    """Return the hub data set that the splits without a file of the user's are read from, if they are."""
+    return load_task(data.task).source.hub if data.task and data.dir is None else None
+
+
+def identity(data: DataConfig) -> dict[str, str]:
+    """Return the SHA-256 of what each split is read from: its files, or the hub's cached copy."""
+    found: dict[str, str] = {**fingerprint(files(data)), **_on_hub(data, own_parts(data))}
+    if data.test_task is not None:
+        other = tested_task(data)
+        found.update(_as_test(_on_hub(other, [tested_part(other)])))
+    return found
+
+
+def _as_test(found: Mapping[Split, T]) -> dict[Split, T]:
+    """The part of another task, if it is there, as the test part of this one."""
+    parts = list(found.values())
+    return {"test": parts[0]} if parts else {}
+
+
+def _on_hub(data: DataConfig, parts: Sequence[Split]) -> dict[Split, str]:
+    hub = hub_of(data)
+    return {part: hub_fingerprint(hub, part) for part in parts if hub is not None and getattr(data, part) is None}
 
 
 def fingerprint(paths: Mapping[Split, Sequence[Path]]) -> dict[str, str]:
@@ -90,7 +121,8 @@ def _folder(data: DataConfig, task: Task, names: Sequence[str]) -> Path:
     """Return the folder of a task's files, if it holds those that are needed: the user's, else the bundled one."""
     if data.dir is None and task.source.bundled:
         return Path(str(package_files("softprompt"))) / "assets" / task.source.bundled
-    source = f" Get them from {task.url}." if task.url else ""
+    source = f" Get them by `softprompt fetch {task.name}`." if task.source.fetch else ""
+    source = source or (f" Get them from {task.url}." if task.url else "")
     folder = data.dir
     if folder is None:
         raise ConfigError(
@@ -100,7 +132,7 @@ def _folder(data: DataConfig, task: Task, names: Sequence[str]) -> Path:
     try:
         folder = folder.expanduser()
         there = sorted(str(path.relative_to(folder)) for path in folder.iterdir())
-        missing = [name for name in names if not (folder / name).is_file()]
+        missing = [name for name in names if not (folder / name).exists()]
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"data.dir: {folder} cannot be read as a folder ({reason}). Check data.dir.") from None

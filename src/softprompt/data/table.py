@@ -23,16 +23,17 @@ KINDS = (*JSON, *SEPARATORS, PARQUET)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row: its values by column, and where it starts (`line` counts from 1; in Parquet it is the row)."""
+    """One row: its values by column, and where it starts: `line` (from 1; Parquet: row), or `place` elsewhere."""
 
     values: Mapping[str, Any]
     path: Path
-    line: int
+    line: int | None
+    place: str = ""
 
     @property
     def where(self) -> str:
-        """`file:line`, as messages start."""
-        return f"{self.path}:{self.line}"
+        """`file:line` or `file: place`, as messages start."""
+        return f"{self.path}:{self.line}" if self.line is not None else f"{self.path}: {self.place}"
 
 
 def read_table(

@@ -8,13 +8,15 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from softprompt.artefact import Facts, read_facts
 from softprompt.backbone import Backbone
-from softprompt.methods.adapter import Adapter
-from softprompt.methods.dept import DePT
-from softprompt.methods.finetune import FineTuning
-from softprompt.methods.lora import Lora
-from softprompt.methods.prefix import PrefixTuning
-from softprompt.methods.prompt import PromptTuning
+from softprompt.errors import CheckpointError
+from softprompt.methods.adapter import AdapterMethod
+from softprompt.methods.dept import DeptMethod
+from softprompt.methods.finetune import FinetuneMethod
+from softprompt.methods.lora import LoraMethod
+from softprompt.methods.prefix import PrefixMethod
+from softprompt.methods.prompt import PromptMethod
 from softprompt.prompt import Prompt
 
 
@@ -23,7 +25,7 @@ class Steering(Protocol):
 
     @property
     def position_offset(self) -> int:
-        """Positions that the steering occupies in front of the text: real tokens start at this position."""
+        """Positions of the window that the steering takes beside its virtual tokens; `attach` sees to them."""
 
     def place(self, backbone: Backbone, source: Sequence[int]) -> tuple[int, ...]:
         """A source's token ids with the steering's virtual tokens among them, where it has any."""
@@ -44,8 +46,15 @@ class Method(Steering, Protocol):
     def stored_count(self) -> int:
         """Numbers that the folded artefact keeps."""
 
-    def fold(self) -> Prompt | None:
-        """The artefact to keep; None where there is nothing to fold."""
+    def fold(self) -> Steering:
+        """The same without what only training needs; itself where nothing falls away."""
+
+    @property
+    def kept_in(self) -> str:
+        """Name of the folder in a run that the artefact is kept in."""
+
+    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str, extra: Facts | None = None) -> None:
+        """Write the artefact as `folder`; the hash is that of the backbone before training, `extra` is kept with it."""
 
 
 @runtime_checkable
@@ -54,14 +63,6 @@ class OwnRates(Protocol):
 
     def rates(self) -> Mapping[str, float]:
         """Name of a trainable tensor -> rate, where it is not the recipe's."""
-
-
-@runtime_checkable
-class Savable(Protocol):
-    """A method that is kept as it was trained, in a folder of its own."""
-
-    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str) -> None:
-        """Write `folder`; the hash is that of the backbone before training."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,38 @@ class Untuned:
 
 
 METHODS: Mapping[str, Callable[[Backbone, Any], Method]] = {
-    "prefix": PrefixTuning.build,
-    "prompt": PromptTuning.build,
-    "dept": DePT.build,
-    "finetune": FineTuning.build,
-    "adapter": Adapter.build,
-    "lora": Lora.build,
+    "prefix": PrefixMethod.build,
+    "prompt": PromptMethod.build,
+    "dept": DeptMethod.build,
+    "finetune": FinetuneMethod.build,
+    "adapter": AdapterMethod.build,
+    "lora": LoraMethod.build,
 }
+
+
+LOADERS: Mapping[str, Callable[[Backbone, Path], Steering]] = {
+    "prefix": Prompt.load_on,
+    "prompt": Prompt.load_on,
+    "dept": DeptMethod.load,
+    "adapter": AdapterMethod.load,
+    "lora": LoraMethod.load,
+}
+
+
+def load(backbone: Backbone, folder: str | Path) -> Steering:
+    """What a run kept: a folder written by a method's `save`, or the run folder that it lies in.
+
+    LoRA changes `backbone` in place.
+
+    Raises:
+        CheckpointError: missing, damaged, or learned on another backbone.
+    """
+    folder = Path(folder).expanduser()
+    folder = next((folder / name for name in ("prompt", "adapter", "model") if (folder / name).is_dir()), folder)
+    method = read_facts(folder)["method"]
+    if method not in LOADERS:
+        raise CheckpointError(f"{folder}: is a backbone tuned by {method!r}. Give it to Backbone.load.")
+    return LOADERS[method](backbone, folder)
 
 
 def trained_count(method: Method) -> int:
@@ -103,18 +129,19 @@ def state(method: Method) -> dict[str, Tensor]:
 
 
 __all__ = [
+    "LOADERS",
     "METHODS",
-    "Adapter",
-    "DePT",
-    "FineTuning",
-    "Lora",
+    "AdapterMethod",
+    "DeptMethod",
+    "FinetuneMethod",
+    "LoraMethod",
     "Method",
     "OwnRates",
-    "PrefixTuning",
-    "PromptTuning",
-    "Savable",
+    "PrefixMethod",
+    "PromptMethod",
     "Steering",
     "Untuned",
+    "load",
     "room_taken",
     "state",
     "trained_count",

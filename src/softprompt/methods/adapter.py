@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softprompt.artefact import load_artefact, save_artefact
+from softprompt.artefact import Facts, load_artefact, save_artefact
 from softprompt.backbone import Backbone
 from softprompt.errors import BackboneError, ConfigError
 
@@ -41,10 +41,10 @@ class Bottleneck(nn.Module):
         return changed
 
 
-class Adapter(nn.Module):
+class AdapterMethod(nn.Module):
     """One bottleneck behind each module of `places`."""
 
-    position_offset = 0
+    position_offset, kept_in = 0, "adapter"
 
     def __init__(self, places: Sequence[str], *, embed: int, bottleneck: int, design: str) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Adapter(nn.Module):
         self.bottlenecks = nn.ModuleList(Bottleneck(embed, bottleneck, norm=design == "lin") for _ in places)
 
     @classmethod
-    def build(cls, backbone: Backbone, config: Any) -> "Adapter":
+    def build(cls, backbone: Backbone, config: Any) -> "AdapterMethod":
         """From the `method` part of a recipe, on the backbone's device, in float32.
 
         Raises:
@@ -97,16 +97,18 @@ class Adapter(nn.Module):
         """What is trained is what is kept."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def fold(self) -> None:
-        """Nothing to fold; kept by `save`."""
+    def fold(self) -> "AdapterMethod":
+        """Itself: what is trained is what is kept."""
+        return self
 
-    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str) -> None:
+    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str, extra: Facts | None = None) -> None:
         """The tensors, the facts and a manifest."""
         facts = {"method": "adapter", "design": self.design, "bottleneck": self.bottleneck, "places": list(self.places)}
+        facts |= extra or {}
         save_artefact(folder, self.trainable(), facts, backbone_id=backbone_id, backbone_hash=backbone_hash)
 
     @classmethod
-    def load(cls, backbone: Backbone, folder: str | Path) -> "Adapter":
+    def load(cls, backbone: Backbone, folder: str | Path) -> "AdapterMethod":
         """Read a folder written by `save`.
 
         Raises:

@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from softprompt.backbone import Backbone
+from softprompt.artefact import Facts, write_artefact
+from softprompt.backbone import Backbone, quiet_transformers
 from softprompt.errors import ConfigError
 
 
-class FineTuning:
+class FinetuneMethod:
     """The parameters trained, tied ones once; the backbone's dropout is on in training, as it was in pretraining."""
 
-    position_offset = 0
+    position_offset, kept_in = 0, "model"
 
     def __init__(self, backbone: Backbone, top: int | None = None) -> None:
         """Unfreezes `backbone` in place: all of it, or its `top` highest blocks.
@@ -21,7 +23,7 @@ class FineTuning:
         Raises:
             ConfigError: there are fewer blocks.
         """
-        self.model = backbone.model
+        self.backbone, self.model = backbone, backbone.model
         blocks = backbone.blocks() if top is not None else []
         if top is not None and top > len(blocks):
             raise ConfigError(
@@ -31,7 +33,7 @@ class FineTuning:
             module.requires_grad_(True)
 
     @classmethod
-    def build(cls, backbone: Backbone, config: Any) -> "FineTuning":
+    def build(cls, backbone: Backbone, config: Any) -> "FinetuneMethod":
         """From the `method` part of a recipe. Unfreezes `backbone` in place."""
         return cls(backbone, config.top)
 
@@ -51,5 +53,18 @@ class FineTuning:
         """What differs from the backbone: all that is trained."""
         return sum(parameter.numel() for parameter in self.trainable().values())
 
-    def fold(self) -> None:
-        """The tuned backbone itself is what is kept."""
+    def fold(self) -> "FinetuneMethod":
+        """Itself: the backbone has changed."""
+        return self
+
+    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str, extra: Facts | None = None) -> None:
+        """The tuned backbone and its tokenizer as transformers keeps them, our facts, and a manifest."""
+
+        def fill(into: Path) -> None:
+            assert self.backbone.tokenizer is not None
+            with quiet_transformers():
+                self.backbone.model.save_pretrained(into)
+                self.backbone.tokenizer.save_pretrained(into)
+
+        facts = {"method": "finetune", **(extra or {})}
+        write_artefact(folder, fill, facts, backbone_id=backbone_id, backbone_hash=backbone_hash)

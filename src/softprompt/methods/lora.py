@@ -12,17 +12,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from softprompt.artefact import Facts, read_facts, require_match, write_artefact
 from softprompt.backbone import Backbone
-from softprompt.errors import CheckpointError, ConfigError
-from softprompt.files import load_tensors, save_tensors, verify_manifest, write_folder_atomic
+from softprompt.errors import ConfigError
+from softprompt.files import load_tensors, save_tensors
 
 _TENSORS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
-class Lora:
+class LoraMethod:
     """The low-rank matrices inside `backbone`; everything else stays frozen."""
 
-    position_offset = 0
+    position_offset, kept_in = 0, "adapter"
 
     def __init__(self, backbone: Backbone, peft_config: Any) -> None:
         from peft import inject_adapter_in_model
@@ -35,7 +36,7 @@ class Lora:
         self.set_mode(False)
 
     @classmethod
-    def build(cls, backbone: Backbone, config: Any) -> "Lora":
+    def build(cls, backbone: Backbone, config: Any) -> "LoraMethod":
         """From the `method` part of a recipe. Changes `backbone` in place.
 
         Raises:
@@ -75,11 +76,12 @@ class Lora:
         """What is trained is what is kept."""
         return sum(parameter.numel() for parameter in self.trainable().values())
 
-    def fold(self) -> None:
-        """Kept in PEFT's format by `save`."""
+    def fold(self) -> "LoraMethod":
+        """Itself: the matrices stay in the backbone."""
+        return self
 
-    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str) -> None:
-        """PEFT's two files and a manifest; PEFT's format has no place for the hash."""
+    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str, extra: Facts | None = None) -> None:
+        """PEFT's two files, our facts with the backbone's hash, and a manifest."""
         from peft import get_peft_model_state_dict
 
         tensors = {f"base_model.model.{name}": tensor for name, tensor in get_peft_model_state_dict(self.model).items()}
@@ -89,10 +91,11 @@ class Lora:
             save_tensors(tensors, into / _TENSORS)
             self.peft_config.save_pretrained(into)
 
-        write_folder_atomic(folder, fill)
+        facts = {"method": "lora", **(extra or {})}
+        write_artefact(folder, fill, facts, backbone_id=backbone_id, backbone_hash=backbone_hash)
 
     @classmethod
-    def load(cls, backbone: Backbone, folder: str | Path) -> "Lora":
+    def load(cls, backbone: Backbone, folder: str | Path) -> "LoraMethod":
         """Put the matrices of a folder written by `save` into `backbone`, in place.
 
         Raises:
@@ -101,14 +104,9 @@ class Lora:
         from peft import LoraConfig, set_peft_model_state_dict
 
         folder = Path(folder)
-        verify_manifest(folder)
+        require_match(folder, read_facts(folder), "lora", backbone.hash())
         made = cls(backbone, LoraConfig.from_pretrained(str(folder)))
         tensors = {name.removeprefix("base_model.model."): t for name, t in load_tensors(folder / _TENSORS).items()}
-        expected = {name: tuple(parameter.shape) for name, parameter in made.trainable().items()}
-        if {name.replace(".weight", ".default.weight"): tuple(t.shape) for name, t in tensors.items()} != expected:
-            raise CheckpointError(
-                f"LoRA {folder}: its tensors do not fit backbone {backbone.id!r}. Load the one it is for."
-            )
         set_peft_model_state_dict(backbone.model, tensors)
         for parameter in made.trainable().values():
             parameter.data = parameter.data.to(torch.float32)

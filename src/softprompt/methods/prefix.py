@@ -8,15 +8,17 @@ Embedding(P, E) -> Linear(E, hidden) -> Tanh -> Linear(hidden, W). After trainin
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from softprompt.artefact import Facts
 from softprompt.backbone import Backbone
 from softprompt.errors import ConfigError
 from softprompt.forms import PrefixForm
-from softprompt.init import activations, text_ids
+from softprompt.init import activations, length_of, numbers_from, text_ids
 from softprompt.inject import KINDS, Site
 from softprompt.prompt import Prompt
 
@@ -54,14 +56,29 @@ class Bank(nn.Module):
         if self.mlp is None:
             self.prefix.copy_(numbers_PW)
             return
-        last = self.mlp[-1]
+        last = self._last()
         hidden_PH = self.mlp[:-1](self.prefix).double()
         missing_PW = numbers_PW.double() - self.mlp(self.prefix)
         last.weight += (torch.linalg.pinv(hidden_PH) @ missing_PW).T
 
+    @torch.no_grad()
+    def silence(self, numbers: Sequence[int]) -> None:
+        """Make these of the W numbers 0 at every virtual token."""
+        if self.mlp is None:
+            self.prefix[:, numbers] = 0.0
+        else:
+            self._last().weight[numbers] = 0.0
+            self._last().bias[numbers] = 0.0
 
-class PrefixTuning(nn.Module):
+    def _last(self) -> nn.Linear:
+        assert self.mlp is not None and isinstance(self.mlp[-1], nn.Linear)
+        return self.mlp[-1]
+
+
+class PrefixMethod(nn.Module):
     """The trainable prefix. `dropout` acts on the produced keys and values during training only."""
+
+    kept_in = "prompt"
 
     def __init__(
         self,
@@ -73,12 +90,15 @@ class PrefixTuning(nn.Module):
         hidden: int = 512,
         dropout: float = 0.0,
         positions: str = "shifted",
+        place: str = "before",
+        attention: str = "joined",
     ) -> None:
         super().__init__()
         self.length = length
         """P, in virtual tokens."""
         kinds = [kind for kind in KINDS if any(site.kind == kind for site in sites)]
-        self.form = PrefixForm(tuple(site for kind in kinds for site in sites if site.kind == kind), positions)
+        ordered = tuple(site for kind in kinds for site in sites if site.kind == kind)
+        self.form = PrefixForm(ordered, positions, place, attention)
         widths = {kind: sum(site.width for site in sites if site.kind == kind) for kind in kinds}
         self.banks = nn.ModuleDict(
             {
@@ -89,32 +109,57 @@ class PrefixTuning(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     @classmethod
-    def build(cls, backbone: Backbone, config: Any) -> "PrefixTuning":
+    def build(cls, backbone: Backbone, config: Any) -> "PrefixMethod":
         """From the `method` part of a recipe, on the backbone's device, in float32.
 
         Raises:
-            ConfigError: the recipe names sites that the backbone has not, or shifts positions where there are none.
+            ConfigError: the recipe names sites that the backbone has not, shifts positions where there are none, or
+                wants an infix where source and target are not one text.
+            CheckpointError: the prompt to start from is damaged, or of another backbone.
         """
         with torch.device(backbone.device):
             method = cls(
                 _chosen(backbone, config.sites),
                 embed=backbone.hidden_width(),
-                length=config.length,
+                length=length_of(backbone, config),
                 reparam=config.reparam,
                 hidden=config.hidden,
                 dropout=config.dropout,
                 positions=_positions(backbone, config.positions),
+                place=_place(backbone, config.place),
+                attention=config.attention,
             )
-        if config.init == "text" and backbone.device.type != "meta":
-            ids = text_ids(backbone, config.init_text, config.length)
-            method.start_from(activations(backbone, ids, method.form.sites))
+        if backbone.device.type != "meta":
+            method._start(backbone, config)
         return method
+
+    def _start(self, backbone: Backbone, config: Any) -> None:
+        if config.init == "text":
+            ids = text_ids(backbone, config.init_text, self.length)
+            self.start_from(activations(backbone, ids, self.form.sites))
+        elif config.init == "file":
+            self.start_from(numbers_from(backbone, config.init_file, (self.length, self.form.width)))
+        elif config.init == "noop":
+            self.silence_values()
 
     def start_from(self, numbers_PW: Tensor) -> None:
         """Start every bank from its part of `numbers_PW`, laid out as `forward` gives it; see `Bank.start_from`."""
         widths = [sum(site.width for site in self.form.sites if site.kind == kind) for kind in self.banks]
         for bank, part_PW in zip(self._banks(), torch.split(numbers_PW, widths, dim=1), strict=True):
             bank.start_from(part_PW)
+
+    def silence_values(self) -> None:
+        """Start from values of 0: beside the backbone's own attention, they change nothing until they are trained.
+
+        The keys stay random, so the values get a gradient at once. Source: the zero-initialised attention of Zhang et
+        al. 2023, LLaMA-Adapter, arXiv:2303.16199, whose gate is folded into the values here.
+        """
+        for kind, bank in zip(self.banks, self._banks(), strict=True):
+            start, values = 0, list[int]()
+            for site in (site for site in self.form.sites if site.kind == kind):
+                values += range(start + site.kv_heads * site.key_dim, start + site.width)
+                start += site.width
+            bank.silence(values)
 
     def _banks(self) -> list[Bank]:
         return [bank for bank in self.banks.values() if isinstance(bank, Bank)]
@@ -155,6 +200,10 @@ class PrefixTuning(nn.Module):
         self.train(training)
         return Prompt(numbers_PW, self.form)
 
+    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str, extra: Facts | None = None) -> None:
+        """See `Prompt.save`."""
+        self.fold().save(folder, backbone_id=backbone_id, backbone_hash=backbone_hash, extra=extra)
+
 
 def _chosen(backbone: Backbone, kinds: Sequence[str] | None) -> tuple[Site, ...]:
     """The backbone's sites of the kinds asked for; None: all."""
@@ -166,6 +215,15 @@ def _chosen(backbone: Backbone, kinds: Sequence[str] | None) -> tuple[Site, ...]
             f"method.sites: backbone {backbone.id!r} has sites of kind {', '.join(there)}, got {absent[0]!r}. Drop it."
         )
     return tuple(site for site in sites if kinds is None or site.kind in kinds)
+
+
+def _place(backbone: Backbone, asked: str) -> str:
+    if asked == "between" and backbone.family == "seq2seq":
+        raise ConfigError(
+            f"method.place: expected before for backbone {backbone.id!r}, got between: an encoder-decoder reads source "
+            "and target apart. Drop the key; method.sites chooses which attention has the prefix."
+        )
+    return asked
 
 
 def _positions(backbone: Backbone, asked: str | None) -> str:

@@ -6,19 +6,23 @@ Letters: P prompt length, E embedding width. Reparametrised or not: `none`, `mlp
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from softprompt.artefact import Facts
 from softprompt.backbone import Backbone
 from softprompt.forms import VirtualTokenForm
-from softprompt.init import prompt_rows
+from softprompt.init import length_of, prompt_rows
 from softprompt.prompt import Prompt
 
 
-class PromptTuning(nn.Module):
+class PromptMethod(nn.Module):
     """The trainable rows (P, E), through `reparam` where there is one."""
+
+    kept_in = "prompt"
 
     def __init__(self, form: VirtualTokenForm, *, length: int, reparam: str = "none", bottleneck: int = 128) -> None:
         super().__init__()
@@ -30,7 +34,7 @@ class PromptTuning(nn.Module):
         self.mlp: nn.Sequential | None = None if reparam == "none" else nn.Sequential(*layers, *norm)
 
     @classmethod
-    def build(cls, backbone: Backbone, config: Any) -> "PromptTuning":
+    def build(cls, backbone: Backbone, config: Any) -> "PromptMethod":
         """From the `method` part of a recipe, on the backbone's device, in float32.
 
         Raises:
@@ -38,10 +42,10 @@ class PromptTuning(nn.Module):
         """
         form = VirtualTokenForm(backbone.hidden_width(), config.place, backbone.family)
         with torch.device(backbone.device):
-            method = cls(form, length=config.length, reparam=config.reparam, bottleneck=config.bottleneck)
+            method = cls(form, length=length_of(backbone, config), reparam=config.reparam, bottleneck=config.bottleneck)
         if backbone.device.type != "meta":
             with torch.no_grad():
-                method.prompt.copy_(prompt_rows(backbone, config))
+                method.prompt.copy_(prompt_rows(backbone, config, method.length))
         return method
 
     @property
@@ -77,3 +81,7 @@ class PromptTuning(nn.Module):
         """The rows without what made them."""
         with torch.no_grad():
             return Prompt(self().detach().clone(), self.form)
+
+    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str, extra: Facts | None = None) -> None:
+        """See `Prompt.save`."""
+        self.fold().save(folder, backbone_id=backbone_id, backbone_hash=backbone_hash, extra=extra)

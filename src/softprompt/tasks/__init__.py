@@ -20,6 +20,15 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Download(_Part):
+    """An official file that `softprompt fetch` gets."""
+
+    url: str = Field(pattern=r"^https?://")
+    file: str = Field(description="name in the folder, with its subfolder if it has one")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="of the file; None: not known")
+    unpack: Mapping[str, str] = Field(default_factory=dict, description="file in the folder -> member of the archive")
+
+
 class Hub(_Part):
     """Where a task lies on the hub, as Parquet."""
 
@@ -47,8 +56,11 @@ class Source(_Part):
         default_factory=dict, description="column -> values; rows that have one of them are left out"
     )
     bundled: str | None = Field(default=None, description="folder in the package's assets; None: the user's data.dir")
-    files: Mapping[Split, str | tuple[str, ...]] = Field(description="file name or names of each split, in the folder")
-    hub: Hub | None = None
+    files: Mapping[Split, str | tuple[str, ...]] = Field(
+        min_length=1, description="file name or names of each split, in the folder"
+    )
+    fetch: tuple[Download, ...] = Field(default=(), description="where the files come from")
+    hub: Hub | None = Field(default=None, description="read where data.dir is not given")
     train_targets: Literal["all", "first"] = Field(default="all", description="targets of a row that are trained on")
     unit: Literal["source", "row"] = Field(
         default="source", description="what is one example of dev and test: all rows of the same source, or each row"
@@ -161,6 +173,13 @@ class Task(_Part):
                 f"Expected one of: {', '.join(self.templates)}."
             )
         return self.templates[name]
+
+    def train_pairs(self) -> int | None:
+        """Return the number of training pairs as published; None where it is not."""
+        count = self.counts.get("train")
+        if count is not None and self.source.unit == "row" and self.source.train_targets == "first":
+            return count.sources
+        return count.pairs if count is not None else None
 
     def decode_for(self, strategy: object) -> dict[str, Any]:
         """Return the decode settings for a recipe that asks for `strategy` (None: it does not say)."""
