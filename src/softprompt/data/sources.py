@@ -4,14 +4,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import TypeVar
 
 from softprompt.data.hub import hub_fingerprint
 from softprompt.data_config import DataConfig
 from softprompt.errors import ConfigError
 from softprompt.tasks import Hub, Policy, Split, Task, load_task
 
-T = TypeVar("T")
 PARTS: tuple[Split, ...] = ("train", "dev", "test")
 
 
@@ -52,7 +50,8 @@ def files(data: DataConfig) -> dict[Split, tuple[Path, ...]]:
     found = files_of(data, own_parts(data))
     if data.test_task is not None:
         other = tested_task(data)
-        found |= _as_test(files_of(other, [tested_part(other)]))
+        for paths in files_of(other, [tested_part(other)]).values():
+            found["test"] = paths
     return found
 
 
@@ -79,17 +78,12 @@ def identity(data: DataConfig) -> dict[str, str]:
     found: dict[str, str] = {**fingerprint(files(data)), **_on_hub(data, own_parts(data))}
     if data.test_task is not None:
         other = tested_task(data)
-        found.update(_as_test(_on_hub(other, [tested_part(other)])))
+        for digest in _on_hub(other, [tested_part(other)]).values():
+            found["test"] = digest
     return found
 
 
-def _as_test(found: Mapping[Split, T]) -> dict[Split, T]:
-    """The part of another task, if it is there, as the test part of this one."""
-    parts = list(found.values())
-    return {"test": parts[0]} if parts else {}
-
-
-def _on_hub(data: DataConfig, parts: Sequence[Split]) -> dict[Split, str]:
+def _on_hub(data: DataConfig, parts: Sequence[Split]) -> dict[str, str]:
     hub = hub_of(data)
     return {part: hub_fingerprint(hub, part) for part in parts if hub is not None and getattr(data, part) is None}
 
