@@ -23,16 +23,20 @@ KINDS = (*JSON, *SEPARATORS, PARQUET)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row: its values by column, and where it starts (`line` counts from 1; in Parquet it is the row)."""
+    """One row: its values by column, and where it starts (`line` counts from 1; in Parquet it is the row).
+
+    In a file that is one document, `line` is the number of the entry, and `unit` says so.
+    """
 
     values: Mapping[str, Any]
     path: Path
     line: int
+    unit: str = "line"
 
     @property
     def where(self) -> str:
-        """`file:line`, as messages start."""
-        return f"{self.path}:{self.line}"
+        """`file:line`, as messages start; `file, entry 7` for the other units."""
+        return f"{self.path}:{self.line}" if self.unit == "line" else f"{self.path}, {self.unit} {self.line}"
 
 
 def read_table(

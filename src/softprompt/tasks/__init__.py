@@ -24,6 +24,16 @@ class Source(_Part):
     kind: str = Field(description="reader, a key of softprompt.data.READERS")
     bundled: str | None = Field(None, description="folder in the package's assets; None: the user's data.dir")
     files: Mapping[Split, str] = Field(description="file name of each split, in the folder")
+    unit: Literal["source", "row"] = Field(
+        "source", description="what is one example of dev and test: all rows of the same source, or each row"
+    )
+
+
+class FieldValues(_Part):
+    """Rows whose column `field` holds one of `values` (compared as text)."""
+
+    field: str = Field(description="column of the data")
+    values: tuple[str, ...] = Field(description="list of its values")
 
 
 class Templates(_Part):
@@ -37,7 +47,7 @@ class Counts(_Part):
     """The size of one split as published."""
 
     pairs: int = Field(description="(source, target) pairs")
-    sources: int = Field(description="unique sources")
+    sources: int = Field(description="unique sources, or rows where `unit` is row")
 
 
 class MeanTokens(_Part):
@@ -58,6 +68,11 @@ class Task(_Part):
     source: Source
     template: Templates
     suite: str = Field(description="scoring suite")
+    hold_out: FieldValues | None = Field(None, description="rows that only the test has, and it no others")
+    keep: FieldValues | None = Field(None, description="only rows that train and dev have; None: all")
+    references: int | None = Field(
+        None, ge=1, description="files of references of the official scorer: the first texts of a test row; None: all"
+    )
     counts: Mapping[Split, Counts] = Field(
         default_factory=dict, description="checked when the task's own files are read"
     )
