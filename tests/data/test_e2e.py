@@ -63,6 +63,8 @@ def test_own_files_in_the_official_format(tmp_path: Path) -> None:
     assert [x.targets for x in splits.dev] == [("text", "two lines")] and splits.dev == splits.test
     raw = load(data.model_copy(update={"input": "{mr}"}), 1)
     assert raw.train[0].source == "name[A], area[b]"
+    tokenised = load(data.model_copy(update={"input": "{table_tokenised}", "target": "{ref_tokenised}!"}), 1)
+    assert [(x.source, x.targets) for x in tokenised.train[1:]] == [("name : A | area : b", ("two lines!",))]
 
 
 def test_folder_errors(tmp_path: Path) -> None:

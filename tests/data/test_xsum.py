@@ -62,7 +62,9 @@ def test_topic_of_url(url: str, topic: tuple[str, str]) -> None:
     "url", ["", "uk", "http://www.bbc.co.uk/", "http://www.abbc.co.uk/news/uk-1", "http://[bbc/news"]
 )
 def test_an_address_that_is_none(tmp_path: Path, url: str) -> None:
-    with pytest.raises(DataError, match=r"a.jsonl:2: "):
+    with pytest.raises(DataError, match=r"^expected a BBC address such as .*, got "):
+        topic_of_url(url)
+    with pytest.raises(DataError, match=r"a.jsonl:2: expected a BBC address"):
         list(read_xsum(write(tmp_path / "a.jsonl", article(1, url=NEWS[1]), article(2, url=url))))
 
 

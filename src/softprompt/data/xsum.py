@@ -17,6 +17,7 @@ COMMON = frozenset({"world", "uk", "business"})
 """The news that Li & Liang 2021 (6.4, within-news) train on; they test on all other news."""
 
 _BREAK = re.compile(r"\s*[\r\n]+\s*")
+_BBC = re.compile(r"(^|\.)bbc\.(co\.uk|com)$")
 _ID = re.compile(r"(\d+)/*$")
 
 
@@ -34,11 +35,14 @@ def topic_of_url(url: str) -> Topic:
 
     `.../web/2016/http://www.bbc.co.uk/news/uk-wales-38413986` is news of the uk.
     """
-    own = url[url.rfind("http") :]
-    parts = urlsplit(own)
+    try:
+        parts = urlsplit(url[max(url.rfind("http"), 0) :])
+        host = parts.hostname or ""
+    except ValueError:
+        parts, host = urlsplit(""), ""
     names = [name.split("-")[0] for name in parts.path.split("/") if name]
     names = [name for name in names if not name.isdigit()]
-    if not re.search(r"(^|\.)bbc\.(co\.uk|com)$", parts.hostname or "") or not names:
+    if not _BBC.search(host) or not names:
         raise DataError(f"expected a BBC address such as http://www.bbc.co.uk/news/uk-wales-38413986, got {url!r}.")
     return Topic(names[0], names[1] if len(names) > 1 else names[0])
 
@@ -67,7 +71,7 @@ def read_xsum(path: Path) -> Iterator[Record]:
 def _topics(url: str, where: str) -> dict[str, str]:
     try:
         area, topic = topic_of_url(url)
-    except (DataError, ValueError) as error:
+    except DataError as error:
         raise DataError(f"{where}: {error}") from None
     within = ("seen" if topic in COMMON else "unseen") if area == "news" else "none"
     return {"area": area, "topic": topic, "within_news": within}
