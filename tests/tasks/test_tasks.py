@@ -15,7 +15,8 @@ from softprompt.template import parse_template
 
 def test_all_tasks_are_complete() -> None:
     tasks = list_tasks()
-    assert {"e2e", "gazette"} <= {task.name for task in tasks}
+    names = {task.name for task in tasks}
+    assert {"e2e", "gazette", "webnlg", "dart", "xsum", "xsum-news-to-sports", "xsum-within-news", "scitldr"} <= names
     for task in tasks:
         assert task.title and task.citation and task.licence and task.suite
         assert task.source.kind in READERS and set(task.source.files) <= {"train", "dev", "test"}
@@ -42,5 +43,5 @@ def test_decode_settings_of_another_strategy_are_left_out() -> None:
 
 @pytest.mark.parametrize("name", ["e2", "../e2e", "", "a" * 9999])
 def test_unknown(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"unknown task .*Expected one of: e2e, gazette"):
+    with pytest.raises(ConfigError, match=r"unknown task .*Expected one of: dart, e2e, gazette"):
         load_task(name)

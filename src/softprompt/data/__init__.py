@@ -69,7 +69,10 @@ def load(data: DataConfig, seed: int) -> Splits:
     if data.shots is not None:
         train = policies.shots(train, data.shots, data.subset or 0, _class_of(wording_of(data)))
     dev, test = (_group(part) if _is_grouped(source, data) else part for part in (dev, test or dev))
-    test = _test_of_another(data) if data.test_task is not None else test
+    if data.test_task is not None:
+        test = _test_of_another(data)
+    elif splits.test:
+        test = _with_references(test, task)
     return Splits(
         train=policies.draw(train, data.max_train, seed),
         dev=policies.draw(dev, data.max_dev, seed),
@@ -163,6 +166,17 @@ def _group(rows: Sequence[Example]) -> Examples:
     )
 
 
+def _with_references(test: Examples, task: Task | None) -> Examples:
+    """The test rows with as many references as the official scorer has files; a blank where a row has fewer texts.
+
+    The blank counts as a reference of no words in multi-bleu.perl, and so in the published numbers.
+    """
+    if task is None or task.references is None:
+        return test
+    most = task.references
+    return tuple(replace(row, targets=(*row.targets[:most], *[""] * (most - len(row.targets)))) for row in test)
+
+
 def _class_of(wording: Wording) -> Callable[[Example], str]:
     """What few-shot balances by: the label, or for numbers the half of the range (as in DePT's code)."""
     numbers = wording.numbers
@@ -181,7 +195,8 @@ def _test_of_another(data: DataConfig) -> Examples:
     tested_on = tested_part(other)
     rows = _read(other, [tested_on])[tested_on]
     test = policies.half_validation(rows)[1] if policy_of(other) == "half_validation" else rows
-    test = _group(test) if _is_grouped(load_task(str(other.task)).source, other) else test
+    task = load_task(str(other.task))
+    test = _with_references(_group(test) if _is_grouped(task.source, other) else test, task)
     mine, theirs = label_words(data), label_words(other)
     if mine is None and theirs is None:
         return test

@@ -4,15 +4,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from softprompt.data.dart import read_dart
 from softprompt.data.e2e import read_e2e
 from softprompt.data.hub import read_hub
 from softprompt.data.mrqa import read_mrqa
 from softprompt.data.multirc import multirc_rows
 from softprompt.data.qa import qa_record
 from softprompt.data.record import record_rows
+from softprompt.data.scitldr import read_scitldr
 from softprompt.data.squad import read_squad
 from softprompt.data.table import Record, need_columns, read_table
+from softprompt.data.webnlg import read_webnlg
 from softprompt.data.wsc import wsc_rows
+from softprompt.data.xsum import read_xsum
 from softprompt.errors import ConfigError, DataError
 from softprompt.tasks import Labels, Numbers, Source, Split, Wording
 from softprompt.template import as_text, parse_template
@@ -23,6 +27,10 @@ READERS: dict[str, Callable[..., Iterator[Record]]] = {
     "e2e": read_e2e,
     "squad": read_squad,
     "mrqa": read_mrqa,
+    "webnlg": read_webnlg,
+    "dart": read_dart,
+    "xsum": read_xsum,
+    "scitldr": read_scitldr,
 }
 """Reader by a task's `source.kind`: (file, **source.options) -> its records, lazily, in file order."""
 

@@ -91,18 +91,26 @@ def _on_hub(data: DataConfig, parts: Sequence[Split]) -> dict[str, str]:
 def fingerprint(paths: Mapping[Split, Sequence[Path]]) -> dict[str, str]:
     """Return the SHA-256 (hexadecimal) of each file by its split; ConfigError if one cannot be read.
 
-    The files of a split that has several are named `dev/in_domain_dev.tsv`.
+    The files of a split that has several are named `dev/in_domain_dev.tsv`. The SHA-256 of a folder is that of a line
+    `hash  path` for each XML file in it, in the order of their paths.
     """
     out = {}
     for name, path in ((name, path) for name, several in paths.items() for path in several):
         key = name if len(paths[name]) == 1 else f"{name}/{path.name}"
         try:
-            with path.expanduser().open("rb") as file:
-                out[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            out[key] = _sha256(path.expanduser())
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(f"{path}: the data file cannot be read ({reason}). Check the recipe's data.") from None
     return out
+
+
+def _sha256(path: Path) -> str:
+    if path.is_dir():
+        lines = (f"{_sha256(file)}  {file.relative_to(path)}\n" for file in sorted(path.rglob("*.xml")))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _given(data: DataConfig) -> list[Split]:

@@ -140,6 +140,11 @@ class Task(_Part):
     dev_size: int | None = Field(default=None, description="rows that `dev_from_train` takes where a recipe is silent")
     hold_out: FieldValues | None = Field(default=None, description="rows that only the test has, and it no others")
     keep: FieldValues | None = Field(default=None, description="only rows that train and dev have; None: all")
+    references: int | None = Field(
+        default=None,
+        ge=1,
+        description="files of references of the official scorer: the first texts of a test row; None: all",
+    )
     counts: Mapping[Split, Counts] = Field(
         default_factory=dict, description="checked when the task's own files are read"
     )
