@@ -95,8 +95,8 @@ def _pairs(recipe: Recipe) -> tuple[int | None, str]:
     published = load_task(recipe.data.task).train_pairs() if recipe.data.task else None
     if published is None:
         return None, "no data given"
-    cap = recipe.data.max_train
-    return (min(cap, published) if cap else published), "as published; no data given"
+    caps = (recipe.data.max_train, recipe.data.low_data, recipe.data.shots)
+    return min([published, *(cap for cap in caps if cap is not None)]), "as published; no data given"
 
 
 def _memory(backbone: Backbone, recipe: Recipe, trained: int) -> dict[str, int]:

@@ -53,7 +53,7 @@ def difference(folder: Path, recipe: Recipe, arms: Mapping[str, Recipe]) -> Diff
 
 def inputs(recipe: Recipe) -> list[tuple[str, str, str]]:
     """Split, name and SHA-256 of everything that a recipe's data is read from: files, or a hub's cached copies."""
-    names = {split: str(path) for split, path in data.files(recipe.data).items()}
+    names: dict[str, str] = {split: ", ".join(map(str, paths)) for split, paths in data.files(recipe.data).items()}
     found = data.identity(recipe.data)
     return [(split, names.get(split, f"{recipe.data.task}:{split}"), digest) for split, digest in found.items()]
 

@@ -26,12 +26,16 @@ from softprompt.lock import locked
 from softprompt.machine import peak_memory_bytes, reset_peak_memory
 from softprompt.method_config import InContextConfig
 from softprompt.methods import METHODS, Method, Steering, Untuned, room_taken, trained_count
-from softprompt.metrics import SuiteResult, find_suite, score_suite, with_bertscore
+from softprompt.metrics import SuiteResult, find_suite, score_suite, with_bertscore, with_metrics
 from softprompt.quantize import require_libraries
 from softprompt.resume import RECIPE, difference, require_accepted, require_known
+from softprompt.segments import joined
 from softprompt.signals import stoppable
 from softprompt.tasks import load_task
-from softprompt.types import Example
+from softprompt.truncate import cut_splits, rooms
+from softprompt.types import Example, Splits
+
+SPLITS = "splits.json"
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,15 @@ class Job:
     train: Sequence[Encoded]
     dev: Sequence[Encoded]
     test: Sequence[Example]
+    splits: Mapping[str, Any]
+    """What splits.json keeps of train, dev and test: their sizes and checksums, and what was cut off them."""
 
     @property
     def labels(self) -> tuple[str, ...] | None:
         """What an answer may be, where the recipe wants label words."""
-        return distinct_targets(self.examples) if self.recipe.decode.labels else None
+        if not self.recipe.decode.labels:
+            return None
+        return data.label_words(self.recipe.data) or distinct_targets(self.examples)
 
 
 def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
@@ -114,31 +122,47 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
         DataError: malformed data, or texts that do not fit the window.
         BackboneError: no such backbone, one that the method cannot steer, or no library to quantise it with.
     """
-    known: list[tuple[Any, Backbone, Job]] = []
+    known: list[tuple[Any, Backbone, Splits, Job]] = []
     jobs = {}
     for arm, own in arms.items():
-        with_bertscore(find_suite(suite_of(own)), own.score.bertscore)
+        with_bertscore(with_metrics(find_suite(suite_of(own)), own.score.metrics), own.score.bertscore)
         require_libraries(own.backbone.quantize)
         asked = (own.backbone, own.data, own.seed)
-        if not any(asked == seen for seen, _, _ in known):
+        if not any(asked == seen for seen, *_ in known):
             plan = Backbone.plan(own.backbone.id, revision=own.backbone.revision, tokenizer=True)
             splits = data.load(own.data, own.seed)
-            train, dev = encode_pairs(plan, splits.train), encode_pairs(plan, splits.dev)
-            known.append((asked, plan, Job(own, splits.train, train, dev, splits.test)))
-        plan, shared = next((plan, job) for seen, plan, job in known if seen == asked)
-        jobs[arm] = replace(shared, recipe=own)
-        if not shared.train and own.method.name in METHODS:
-            raise ConfigError(
-                f"data.train: the task {own.data.task!r} has no training part; got no training file. "
-                "Set data.train=FILE, or method=untuned to score the backbone alone."
-            )
-        _require_room(plan, jobs[arm])
+            known.append((asked, plan, splits, _encoded(plan, own, splits)))
+        plan, splits, shared = next((plan, splits, job) for seen, plan, splits, job in known if seen == asked)
+        jobs[arm] = _with_room(plan, replace(shared, recipe=own), splits)
     return jobs
 
 
-def _require_room(plan: Backbone, job: Job) -> None:
+def _encoded(plan: Backbone, recipe: Recipe, splits: Splits) -> Job:
+    train, dev = encode_pairs(plan, splits.train), encode_pairs(plan, splits.dev)
+    return Job(recipe, splits.train, train, dev, splits.test, data.record_of(splits))
+
+
+def _with_room(plan: Backbone, job: Job, splits: Splits) -> Job:
+    """The job with its texts cut to the window where the recipe says so; DataError if they do not fit."""
     method = build_method(replace(plan, model=copy.deepcopy(plan.model)), job.recipe)  # some methods change the model
+    if method is not None and not job.train:
+        raise ConfigError(
+            f"data.train: method {job.recipe.method.name} needs training pairs, and the data has no training part. "
+            "Set data.train=FILE, or method=untuned to score the backbone alone."
+        )
     offset = room_taken(plan, method or build_untrained(plan, job))
+    if job.recipe.data.truncate == "source":
+        splits, cuts = cut_splits(plan, splits, rooms(plan, job.recipe, offset))
+        job = _encoded(plan, job.recipe, splits)
+        job = replace(job, splits={name: {**job.splits[name], "cut": asdict(cut)} for name, cut in cuts.items()})
+        for name, cut in cuts.items():
+            if cut.examples:
+                say(f"{name}: {cut.examples} of {cut.of} sources cut at their end, by {cut.tokens} tokens")
+    _require_room(plan, job, method, offset)
+    return job
+
+
+def _require_room(plan: Backbone, job: Job, method: Method | None, offset: int) -> None:
     sources = encode_sources(plan, [example.source for example in job.test])
     answer = job.recipe.decode.max_new_tokens
     if job.labels is not None:
@@ -188,6 +212,8 @@ def _run_arm(kept: RunFolder, arm: str, job: Job, quiet: bool) -> ArmResult:
     if arm != MAIN:
         place.mkdir(parents=True, exist_ok=True)
         write_text_atomic(place / RECIPE, dump_yaml(recipe))
+    chosen = {**data.choices_of(recipe.data), "parts": job.splits}
+    write_text_atomic(place / SPLITS, json.dumps(chosen, indent=2) + "\n")
     frozen = backbone.frozen_hash()
     training: dict[str, Any] | None = None
     if method is not None:
@@ -272,10 +298,8 @@ def _score(
     total: int,
     method: Method | None,
 ) -> ArmResult:
-    suite = suite_of(recipe)
     texts = [row.text for row in rows]
-    bertscore = recipe.score.bertscore
-    scored = score_suite(suite, texts, [example.targets for example in test], bertscore) if test else None
+    scored = _scored(recipe, test, texts) if test else None
     trained = trained_count(method) if method else 0
     stored = method.stored_count() if method else 0
     return ArmResult(
@@ -292,17 +316,24 @@ def _score(
         },
         training=training,
         decoding=decoding,
-        groups=_group_scores(suite, test, texts, bertscore),
+        groups=_group_scores(recipe, test, texts),
     )
 
 
 def suite_of(recipe: Recipe) -> str:
-    """The recipe's own suite, else its task's, else `e2e`."""
-    return recipe.score.suite or (load_task(recipe.data.task).suite if recipe.data.task else "e2e")
+    """The recipe's own suite, else its task's, else `accuracy` where labels are learned, else `e2e`."""
+    otherwise = "accuracy" if recipe.data.labels else "e2e"
+    return recipe.score.suite or (load_task(recipe.data.task).suite if recipe.data.task else otherwise)
+
+
+def _scored(recipe: Recipe, test: Sequence[Example], texts: Sequence[str]) -> SuiteResult:
+    columns = load_task(recipe.data.task).join if recipe.data.task else ()
+    outputs, references = joined(test, texts, columns)
+    return score_suite(suite_of(recipe), outputs, references, recipe.score.bertscore, recipe.score.metrics)
 
 
 def _group_scores(
-    suite: str, test: Sequence[Example], texts: Sequence[str], bertscore: str | None
+    recipe: Recipe, test: Sequence[Example], texts: Sequence[str]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Seen and unseen categories apart, where the task says which is which."""
     groups: dict[str, list[int]] = {}
@@ -310,7 +341,7 @@ def _group_scores(
         if isinstance(example.meta.get("seen"), bool):
             groups.setdefault("seen" if example.meta["seen"] else "unseen", []).append(index)
     return {
-        name: _plain(score_suite(suite, [texts[i] for i in chosen], [test[i].targets for i in chosen], bertscore))
+        name: _plain(_scored(recipe, [test[i] for i in chosen], [texts[i] for i in chosen]))
         for name, chosen in sorted(groups.items())
     }
 

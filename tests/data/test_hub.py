@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import softprompt.data
+import softprompt.data.rows
+import softprompt.data.sources
 from softprompt import plan
 from softprompt.config import DataConfig, Recipe
 from softprompt.data import files, hub_of, identity, load
@@ -73,7 +75,8 @@ def squad(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
     known = load_task("squad")
     source = known.source.model_copy(update={"hub": hub(folder)})
     task = known.model_copy(update={"source": source, "counts": {}})
-    monkeypatch.setattr(softprompt.data, "load_task", lambda name: task)
+    for module in (softprompt.data, softprompt.data.sources):
+        monkeypatch.setattr(module, "load_task", lambda name: task)
     return task
 
 
@@ -89,14 +92,15 @@ def test_a_task_is_read_from_the_hub_where_no_folder_is_given(squad: Task, tmp_p
     own.write_text(json.dumps({"data": [{"paragraphs": [{"context": "c", "qas": [asked]}]}]}))
     mixed = DataConfig(task="squad", dev=own)
     assert [x.meta["id"] for x in load(mixed, 1).dev] == ["x"] and len(load(mixed, 1).train) == 5
-    assert files(mixed) == {"dev": own} and set(identity(mixed)) == {"train", "dev"}
+    assert files(mixed) == {"dev": (own,)} and set(identity(mixed)) == {"train", "dev"}
     with pytest.raises(ConfigError, match=r"lacks train-v1.1.json.*softprompt fetch squad"):
         load(DataConfig(task="squad", dir=tmp_path), 1)
 
 
 def test_counts_hold_for_the_hub_too(squad: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     task = squad.model_copy(update={"counts": load_task("squad").counts})
-    monkeypatch.setattr(softprompt.data, "load_task", lambda name: task)
+    for module in (softprompt.data, softprompt.data.sources):
+        monkeypatch.setattr(module, "load_task", lambda name: task)
     with pytest.raises(DataError, match=r"squad \(train\): expected the squad train file of 87,599 pairs"):
         load(DataConfig(task="squad"), 1)
 
@@ -147,7 +151,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_dry_run_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(softprompt.data, "read_hub", lambda *given: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(softprompt.data.rows, "read_hub", lambda *given: pytest.fail("the hub was asked"))
     recipe = Recipe(name="x", data=DataConfig(task="squad"))
     assert plan._pairs(recipe) == (87_599, "as published; no data given")
     some = Recipe(name="x", data=DataConfig(task="mrqa-newsqa", max_train=1000))
