@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from softprompt import methods
 from softprompt.backbone import Backbone
-from softprompt.batch import IGNORED, Encoded, encode_pairs, make_batch
+from softprompt.batch import IGNORED, Encoded, encode_pairs, make_batch, positions_taken, require_fit
 from softprompt.config import DecodeConfig
 from softprompt.decode import decode_texts
 from softprompt.errors import ConfigError, DataError
 from softprompt.loss import target_nll
 from softprompt.method_config import MethodConfig
-from softprompt.methods import METHODS, Method, Steering, state
+from softprompt.methods import METHODS, Method, Steering, room_taken, state
+from softprompt.recipes import nearest
 from softprompt.types import Example
 
 
@@ -88,14 +89,18 @@ class Attached(nn.Module):
         return {"loss": total / (tokens if num_items_in_batch is None else num_items_in_batch)}
 
     def loss(self, pairs: Sequence[tuple[str, str]]) -> Tensor:
-        """Mean nats per target token of (source, target) texts, framed as in training; a float32 scalar."""
-        encoded = encode_pairs(self.backbone, [Example(source, (target,)) for source, target in pairs])
+        """Mean nats per target token of (source, target) texts, framed as in training; a float32 scalar.
+
+        Raises:
+            DataError: no pairs, something else than pairs of texts, or a pair that does not fit the window.
+        """
+        encoded = encode_pairs(self.backbone, _examples(pairs))
         return self._nll(encoded) / sum(len(pair.target) for pair in encoded)
 
     def rows(self, pairs: Sequence[tuple[str, str]]) -> list[dict[str, list[int]]]:
         """(source, target) texts as rows of a data set for `forward`: `input_ids`, `attention_mask`, `labels`."""
         rows = []
-        for pair in encode_pairs(self.backbone, [Example(source, (target,)) for source, target in pairs]):
+        for pair in encode_pairs(self.backbone, _examples(pairs)):
             causal = self.backbone.family == "causal"
             ids = [*pair.source, *(pair.target if causal else ())]
             labels = [*([IGNORED] * len(pair.source) if causal else ()), *pair.target]
@@ -111,8 +116,16 @@ class Attached(nn.Module):
 
         Raises:
             ConfigError: an option that there is not, or that has no effect.
-            DataError: a source that does not fit the window.
+            DataError: one text instead of a list of them, or a source that does not fit the window.
         """
+        if isinstance(sources, str):
+            raise DataError(f"expected a list of sources, got one text. Write generate([{sources[:20]!r}...]).")
+        unknown = sorted(options.keys() - (DecodeConfig.model_fields.keys() - {"labels"}))
+        if unknown:
+            raise ConfigError(
+                f"generate({unknown[0]}=...): unknown option{nearest(unknown[0], DecodeConfig.model_fields)}. "
+                f"Options: {', '.join(key for key in DecodeConfig.model_fields if key != 'labels')}."
+            )
         try:
             config = DecodeConfig(labels=labels is not None, **options)
         except ValidationError as error:
@@ -157,6 +170,9 @@ class Attached(nn.Module):
         return nn.modules.module._IncompatibleKeys([], [])
 
     def _nll(self, pairs: Sequence[Encoded]) -> Tensor:
+        room = room_taken(self.backbone, self.steering)
+        taken = [positions_taken(self.backbone, pair) for pair in pairs]
+        require_fit(taken, self.backbone.window, what="pairs", offset=room)
         with self.steering.attach(self.backbone):
             return target_nll(self.backbone, make_batch(self.backbone, self.steering, pairs))
 
@@ -171,12 +187,16 @@ def attach(
     Raises:
         ConfigError: the method cannot be on this backbone.
     """
+    name = str(getattr(config, "name", ""))
+    if name not in METHODS:
+        raise ConfigError(
+            f"attach: expected a method that is trained ({', '.join(METHODS)}), such as PrefixTuning(length=5), "
+            f"got {name or config!r}."
+        )
     before = backbone.hash()
     if seed is not None:
         torch.manual_seed(seed)
-    if config.name not in METHODS:
-        raise ConfigError(f"attach: expected a method that is trained ({', '.join(METHODS)}), got {config.name!r}.")
-    method = METHODS[config.name](backbone, config)
+    method = METHODS[name](backbone, config)
     return Attached(backbone, method, method=method, backbone_hash=before, frozen_dropout=frozen_dropout)
 
 
@@ -187,6 +207,16 @@ def load(backbone: Backbone, folder: str | Path) -> Attached:
         CheckpointError: missing, damaged, or learned on another backbone.
     """
     return Attached(backbone, methods.load(backbone, folder))
+
+
+def _examples(pairs: Sequence[tuple[str, str]]) -> list[Example]:
+    """(source, target) texts as examples of one target."""
+    for index, pair in enumerate(pairs):
+        if isinstance(pair, str) or len(pair) != 2:
+            raise DataError(f"expected (source, target) pairs, got {pair!r} as number {index + 1}.")
+    if not pairs:
+        raise DataError("expected at least one (source, target) pair, got none.")
+    return [Example(source, (target,)) for source, target in pairs]
 
 
 def _pair(row: int, ids: list[int], mask: list[int], labels: list[int], family: str) -> Encoded:

@@ -66,7 +66,7 @@ class Backbone:
             BackboneError: not found, no language model that generates text, no usable end-of-text token, or no
                 library to quantise with.
         """
-        source, place = resolve(id), torch.device(device or default_device())
+        source, place = resolve(id, revision), torch.device(device or default_device())
         try:
             with quiet_transformers():
                 config = AutoConfig.from_pretrained(source, revision=revision)
@@ -93,15 +93,15 @@ class Backbone:
 
         The configs of the papers' backbones come with the package, so that a dry run needs no network.
         """
-        built_in = files("softprompt") / "assets" / "configs" / id
-        source = str(built_in) if (built_in / "config.json").is_file() else resolve(id)
+        built_in, own = files("softprompt") / "assets" / "configs" / id, resolve(id, revision)
+        source = str(built_in) if (built_in / "config.json").is_file() else own
         try:
             with quiet_transformers():
                 config = AutoConfig.from_pretrained(source, revision=revision)
                 with torch.device("meta"):
                     model = _auto_class(config).from_config(config)
                 install(model, attention)
-                words = _tokenizer(id, resolve(id), revision) if tokenizer else None
+                words = _tokenizer(id, own, revision) if tokenizer else None
         except (OSError, ValueError, KeyError) as error:
             raise BackboneError(_cannot_load(id, error)) from error
         return cls(id, model.eval().requires_grad_(False), words)
@@ -220,8 +220,17 @@ def _recompute(forward: "partial[Any]", *args: Any) -> Any:
     return checkpoint(run, *args, use_reentrant=False, context_fn=checkpoint_contexts)
 
 
-def resolve(id: str) -> str:
-    """The folder of the bundled backbone for `bundled`; else the id itself (a local folder or a hub id)."""
+def resolve(id: str, revision: str | None = None) -> str:
+    """The folder of the bundled backbone for `bundled`; else the id itself (a local folder or a hub id).
+
+    Raises:
+        BackboneError: a file, a path to nothing, or a `revision` of what is not on the hub.
+    """
+    if revision is not None and (id == BUNDLED or Path(id).expanduser().is_dir()):
+        raise BackboneError(
+            f"backbone.revision: {revision!r} names a commit on the hub, but backbone {id!r} is a folder here. "
+            "Set backbone.revision=null."
+        )
     if id == BUNDLED:
         return str(files("softprompt") / "assets" / "backbone")
     path = Path(id).expanduser()

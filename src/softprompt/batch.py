@@ -131,7 +131,12 @@ def require_fit(lengths: Sequence[int], limit: int | None, *, what: str, offset:
     if too_long:
         worst = max(too_long, key=lambda index: lengths[index])
         room = limit - offsets[worst]
-        taken = f" beside {offsets[worst]} positions of the prompt" if offsets[worst] else ""
+        taken = f" beside {offsets[worst]} positions for the prompt and what is generated" if offsets[worst] else ""
+        if room < 1:
+            raise DataError(
+                f"the window leaves no room for the {what}: expected fewer than {limit} positions for the prompt and "
+                f"what is generated, got {offsets[worst]}. Lower method.length or decode.max_new_tokens."
+            )
         raise DataError(
             f"{len(too_long)} of {len(lengths)} {what} are longer than the backbone's window: expected at most {room} "
             f"tokens ({limit}{taken}), got {lengths[worst]} in number {worst + 1}. "

@@ -146,15 +146,18 @@ def list_command(
 
 @app.command("inspect-data")
 def inspect_data_command(
-    task: Annotated[str, typer.Argument(help="A task's name, or a path to a recipe's YAML file.")],
+    task: Annotated[str, typer.Argument(help="A task's name; or a recipe's name or YAML file.")],
     overrides: Overrides = None,
     as_json: Json = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub.")] = False,
 ) -> None:
     """Count the data, measure its lengths in the backbone's tokens, and show examples as the model will see them."""
     from softprompt.config import load_recipe, task_recipe
+    from softprompt.recipes import list_recipes
+    from softprompt.tasks import task_names
 
-    read = load_recipe if task.endswith((".yaml", ".yml")) else task_recipe
+    recipes = {info.name for info in list_recipes()} - set(task_names())
+    read = load_recipe if task in recipes or task.endswith((".yaml", ".yml")) else task_recipe
     recipe = read(task, overrides or [])
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -266,12 +269,16 @@ def ensemble_command(
 
 
 @app.command("verify")
-def verify_command(folder: Annotated[Path, typer.Argument(help="A prompt or a checkpoint folder.")]) -> None:
-    """Check every byte of a prompt or checkpoint folder against its manifest."""
-    from softprompt.files import verify_manifest
+def verify_command(
+    folder: Annotated[Path, typer.Argument(help="A prompt or a checkpoint folder, or a run with all that it keeps.")],
+) -> None:
+    """Check every byte of a prompt, a checkpoint or a run's against its manifest."""
+    from softprompt.files import MANIFEST, verify_manifest
 
-    verify_manifest(folder)
-    print(f"{folder}: whole")
+    kept = sorted(found.parent for found in folder.rglob(MANIFEST)) or [folder]
+    for one in kept:
+        verify_manifest(one)
+        print(f"{one}: whole")
 
 
 @app.callback(invoke_without_command=True)

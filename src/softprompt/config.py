@@ -18,6 +18,7 @@ from softprompt.recipes import (
     describe,
     expand,
     find_recipe,
+    list_recipes,
     locator,
     nearest,
     overlay,
@@ -27,7 +28,7 @@ from softprompt.recipes import (
     suggest,
     write_yaml,
 )
-from softprompt.tasks import Task, load_task
+from softprompt.tasks import Task, load_task, task_names
 
 MAIN, UNTUNED = "main", "untuned"
 Where = Callable[[KeyPath], str]
@@ -221,6 +222,15 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _computes_in_one_type(self) -> Self:
+        if (self.backbone.dtype, self.train.precision) == ("float16", "bfloat16"):
+            raise ValueError(
+                "train.precision bfloat16 does not go with backbone.dtype float16. Set one of them to the other's type"
+                ", or train.precision=auto"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _arms_resolve(self, info: ValidationInfo) -> Self:
         where = (info.context or {}).get("where", lambda path: f"recipe {self.name}")
         for name in self.compare:
@@ -266,6 +276,11 @@ def load_recipe(ref: str, overrides: Sequence[str] = ()) -> Recipe:
     drops the old method's fields; `section=null` sets a section back to its defaults. Where the recipe is silent, the
     task's own decode settings hold. ConfigError names the file and line, or the override.
     """
+    if not Path(ref).exists() and ref not in {info.name for info in list_recipes()} and ref in task_names():
+        raise ConfigError(
+            f"{ref!r} is a task, not a recipe. Expected a recipe of it: a YAML file with the line "
+            f"`data: {{task: {ref}, dir: FOLDER}}`."
+        )
     path = find_recipe(ref)
     document = read_yaml(path)
     mine = parse_overrides(overrides)
@@ -401,7 +416,8 @@ def _explain(error: Any, where: Where, root: KeyPath) -> str:
         return f"{start}: {error['msg']}, got {show(value)}."
     inner = ".".join(map(str, error["loc"][2:]))
     if inner and any(isinstance(part, type) and issubclass(part, BaseModel) for part in get_args(info.annotation)):
-        unknown = "unknown key" if error["type"] == "extra_forbidden" else f"{error['msg']}, got {show(value)}"
+        said = error["msg"].replace("a valid tuple", "a list")
+        unknown = "unknown key" if error["type"] == "extra_forbidden" else f"{said}, got {show(value)}"
         return f"{start}.{inner}: {unknown}. Expected {describe(info.annotation, ())}: {info.description}."
     default = "" if info.is_required() or info.default_factory else f" (default: {_plain(info.default)})"
     wanted = describe(info.annotation, info.metadata)

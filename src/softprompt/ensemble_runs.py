@@ -15,11 +15,12 @@ from softprompt.console import Progress
 from softprompt.ensemble import ensemble, require_vote
 from softprompt.errors import ConfigError
 from softprompt.labels import distinct_targets
-from softprompt.metrics import score_suite
+from softprompt.methods import room_taken
 from softprompt.prompt import Prompt
 from softprompt.resume import RECIPE
-from softprompt.run import suite_of
+from softprompt.run import scored_test, suite_of
 from softprompt.table import metric_title, show_score
+from softprompt.truncate import cut_sources, rooms
 from softprompt.types import Splits
 
 PROMPT = "prompt"
@@ -89,22 +90,24 @@ def ensemble_runs(folders: Sequence[Path], *, vote: str = "majority", quiet: boo
     )
     hash_ = backbone.hash()
     prompts = [Prompt.load(folder / PROMPT, backbone_hash=hash_) for folder in folders]
-    progress = Progress("ensemble", len(splits.test) * len(prompts), "answers", quiet=quiet)
+    test = splits.test
+    if recipe.data.truncate == "source":
+        longest = max(room_taken(backbone, prompt) for prompt in prompts)
+        test, _ = cut_sources(backbone, test, rooms(backbone, recipe, longest).source, targets=False)
+    progress = Progress("ensemble", len(test) * len(prompts), "answers", quiet=quiet)
     voted = ensemble(
         backbone,
         prompts,
-        [example.source for example in splits.test],
+        [example.source for example in test],
         recipe.decode,
         vote=vote,
-        labels=distinct_targets(splits.train) if recipe.decode.labels else None,
+        labels=(data.label_words(recipe.data) or distinct_targets(splits.train)) if recipe.decode.labels else None,
         seed=recipe.seed,
         on_batch=progress.update,
     )
     progress.close()
-    references = [example.targets for example in splits.test]
-    suite = suite_of(recipe)
-    together = score_suite(suite, voted.texts, references, recipe.score.bertscore)
-    alone = [score_suite(suite, texts, references, recipe.score.bertscore) for texts in voted.each]
+    together = scored_test(recipe, test, voted.texts)
+    alone = [scored_test(recipe, test, texts) for texts in voted.each]
     return EnsembleScores(
         {
             str(folder): {metric: score.value for metric, score in result.scores.items()}

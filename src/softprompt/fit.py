@@ -219,7 +219,7 @@ class _Sitting:
                         self.method,
                         self.dev_pairs,
                         batch_size=max(32, self.config.batch_size),
-                        autocast=autocast(self.backbone.device, self.config.precision),
+                        autocast=autocast(self.backbone.device, self.config.precision, self.backbone.model.dtype),
                     )
                 )
         except Stopped:

@@ -20,7 +20,9 @@ SCORES, STATUS = "scores.json", "status.json"
 
 
 def require_free(folder: Path, resume: bool) -> None:
-    """Raise `ConfigError` where there is something in `folder` and the run is not to go on with it."""
+    """Raise `ConfigError` where `folder` is a file, or holds something and the run is not to go on with it."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"run folder {folder}: expected a folder, got a file. Use --out for another place.")
     if not resume and folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
         raise ConfigError(
             f"run folder {folder} is not empty. Use --resume to go on with it, or --out for another folder."

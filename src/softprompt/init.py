@@ -19,14 +19,20 @@ def length_of(backbone: Backbone, config: Any) -> int:
     """P: the recipe's `length`, or as many virtual tokens as what it starts from has.
 
     Raises:
-        ConfigError: the text has no tokens.
-        CheckpointError: the file is not a prompt.
+        ConfigError: the text has no tokens, or the file has another length than asked for.
+        CheckpointError: the file is not there or not a prompt.
     """
+    if config.init == "file":
+        there = len(kept_numbers(config.init_file))
+        if config.length not in (None, there):
+            raise ConfigError(
+                f"method.init_file: expected {config.length} virtual tokens (method.length), got {there} in "
+                f"{config.init_file}. Set method.length={there} or null."
+            )
+        return there
     if config.length is not None:
         length: int = config.length
         return length
-    if config.init == "file":
-        return len(kept_numbers(config.init_file))
     return len(_tokens(backbone, config.init_text, "method.init_text"))
 
 
@@ -116,6 +122,8 @@ def kept_tensors(file: str, backbone: Backbone | None = None) -> dict[str, Tenso
                 return {"prompt_embeddings": torch.from_numpy(read_array(opened, allow_pickle=False))}
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"prompt {file}: not an array in numpy's format ({error}).") from error
+    if not path.is_dir():
+        raise CheckpointError(f"method.init_file: expected a run or prompt folder, or a .npy file, got {file!r}.")
     folder = next((path / part for part in ("prompt", "adapter") if (path / part).is_dir()), path)
     return load_artefact(folder, None, backbone.hash() if backbone is not None else None)[0]
 

@@ -75,7 +75,10 @@ def recipe_folder() -> Path:
 
 def list_recipes() -> list[RecipeInfo]:
     """Return the bundled recipes by name; reads only each file's leading comment."""
-    return [RecipeInfo(path.stem, _title(path), path) for path in sorted(recipe_folder().glob("*.yaml"))]
+    return [
+        RecipeInfo(path.stem, _title(path), path)
+        for path in sorted(recipe_folder().glob("*.yaml"), key=lambda path: path.stem)
+    ]
 
 
 def find_recipe(ref: str) -> Path:

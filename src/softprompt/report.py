@@ -63,6 +63,8 @@ def notes(results: Sequence[ArmResult]) -> list[str]:
                 f"{result.parameters['trained_share']:.2%} of its parameters trained and "
                 f"{result.parameters['stored_share']:.2%} stored."
             )
+    if not any(result.decoding["sources"] for result in results):
+        lines.append("No test data, no scores: set data.test or data.dev.")
     reasons = {f"{metric_title(metric)}: {why}" for result in results for metric, why in result.missing.items()}
     return lines + sorted(reasons)
 

@@ -299,7 +299,7 @@ def _score(
     method: Method | None,
 ) -> ArmResult:
     texts = [row.text for row in rows]
-    scored = _scored(recipe, test, texts) if test else None
+    scored = scored_test(recipe, test, texts) if test else None
     trained = trained_count(method) if method else 0
     stored = method.stored_count() if method else 0
     return ArmResult(
@@ -326,7 +326,8 @@ def suite_of(recipe: Recipe) -> str:
     return recipe.score.suite or (load_task(recipe.data.task).suite if recipe.data.task else otherwise)
 
 
-def _scored(recipe: Recipe, test: Sequence[Example], texts: Sequence[str]) -> SuiteResult:
+def scored_test(recipe: Recipe, test: Sequence[Example], texts: Sequence[str]) -> SuiteResult:
+    """The scores of outputs for a recipe's test examples, by its suite and metrics."""
     columns = load_task(recipe.data.task).join if recipe.data.task else ()
     outputs, references = joined(test, texts, columns)
     return score_suite(suite_of(recipe), outputs, references, recipe.score.bertscore, recipe.score.metrics)
@@ -341,7 +342,7 @@ def _group_scores(
         if isinstance(example.meta.get("seen"), bool):
             groups.setdefault("seen" if example.meta["seen"] else "unseen", []).append(index)
     return {
-        name: _plain(_scored(recipe, [test[i] for i in chosen], [texts[i] for i in chosen]))
+        name: _plain(scored_test(recipe, [test[i] for i in chosen], [texts[i] for i in chosen]))
         for name, chosen in sorted(groups.items())
     }
 

@@ -18,7 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded, Plan, make_batch
 from softprompt.config import TrainConfig
-from softprompt.errors import TrainingError
+from softprompt.errors import ConfigError, TrainingError
 from softprompt.loss import target_nll
 from softprompt.methods import Method
 from softprompt.optim import learning_rate
@@ -145,7 +145,7 @@ def _accumulate(
     for start in range(0, len(ordered), rows):
         batch = make_batch(backbone, method, ordered[start : start + rows])
         with method.attach(backbone):
-            with autocast(backbone.device, config.precision):
+            with autocast(backbone.device, config.precision, backbone.model.dtype):
                 nll = target_nll(backbone, batch)
             (nll * weight).backward()  # type: ignore[no-untyped-call]
         loss += float(nll.detach()) * weight
@@ -164,9 +164,21 @@ def prepare_mode(backbone: Backbone, method: Method, config: TrainConfig) -> Non
                 module.training = True
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """bfloat16 autocast where `precision` asks for it, or is `auto` and the hardware multiplies bfloat16."""
-    if precision == "bfloat16" or (precision == "auto" and has_bfloat16(device)):
+def autocast(device: torch.device, precision: str, weights: torch.dtype = torch.float32) -> AbstractContextManager[Any]:
+    """bfloat16 autocast where `precision` asks for it, or is `auto` and the hardware multiplies bfloat16.
+
+    `weights` is the backbone's type: under `auto`, float16 ones compute as they are.
+
+    Raises:
+        ConfigError: bfloat16 is asked for beside float16 weights, which not every device computes together.
+    """
+    half = weights == torch.float16
+    if half and precision == "bfloat16":
+        raise ConfigError(
+            "train.precision: expected auto or float32 beside float16 weights, got bfloat16. "
+            "Change it, or set backbone.dtype=bfloat16."
+        )
+    if precision == "bfloat16" or (precision == "auto" and not half and has_bfloat16(device)):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
 

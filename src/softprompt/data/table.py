@@ -65,7 +65,8 @@ def read_table(
     elif suffix == PARQUET:
         rows = read_parquet(path)
     else:
-        raise ConfigError(f"{path}: expected a file that ends in {', '.join(KINDS)}; got {suffix or 'no ending'!r}.")
+        got = "a folder" if path.is_dir() else repr(suffix) if suffix else "a name without an ending"
+        raise ConfigError(f"{path}: expected a file that ends in {', '.join(KINDS)}; got {got}.")
     empty = True
     for line, values in rows:
         empty = False

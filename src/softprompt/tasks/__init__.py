@@ -198,9 +198,14 @@ def task_folder() -> Path:
     return Path(str(files("softprompt"))) / "tasks"
 
 
+def task_names() -> list[str]:
+    """Return the names of all tasks; reads no file."""
+    return sorted(path.stem for path in task_folder().glob("*.yaml"))
+
+
 def list_tasks() -> list[Task]:
     """Return all tasks by name."""
-    return [load_task(path.stem) for path in sorted(task_folder().glob("*.yaml"))]
+    return [load_task(name) for name in task_names()]
 
 
 @cache
