@@ -184,3 +184,15 @@ def test_an_array_of_objects_is_no_start(tmp_path: Path) -> None:
     for name in ("objects", "text", "nowhere"):
         with pytest.raises(CheckpointError, match="not an array in numpy's format"):
             kept_numbers(str(tmp_path / f"{name}.npy"))
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, *factories.SEQ2SEQ])
+def test_a_start_of_words_is_the_backbones_own_activations(name: str) -> None:
+    """To the bit without the MLP, within 1e-5 of the largest number with it (docs/methods.md states it)."""
+    bone = factories.backbone(name)
+    want = activations(bone, text_ids(bone, TEXT, 5), made(bone).form.sites)
+    assert float(want.abs().min(dim=0).values.max()) > 0
+    assert torch.equal(made(bone, reparam="none").fold().numbers, want)
+    for reparam in ("mlp", "deep"):
+        error = (made(bone, reparam=reparam).fold().numbers - want).abs().max()
+        assert float(error) <= 1e-5 * float(want.abs().max())
