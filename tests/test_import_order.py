@@ -10,9 +10,11 @@ import softprompt
 
 ROOT = Path(softprompt.__file__).parent
 FLOW = (
-    *("errors", "types", "recipes", "tasks", "method_config", "config", "template", "data", "table", "metrics"),
+    *("errors", "types", "recipes", "tasks", "method_config", "data_config", "config", "template", "data", "table"),
+    *("metrics", "segments"),
     *("files", "console", "machine", "inject", "backbone", "embed", "forms", "artefact", "prompt", "init", "methods"),
-    *("batch", "loss", "decode", "train", "checkpoint", "fit", "run", "plan", "report", "listing", "cli", "__main__"),
+    *("batch", "truncate", "loss", "decode", "train", "checkpoint", "fit"),
+    *("run", "plan", "report", "listing", "cli", "__main__"),
 )
 MODULES = {path: ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in sorted(ROOT.rglob("*.py"))}
 IDS = [str(path.relative_to(ROOT)) for path in MODULES]

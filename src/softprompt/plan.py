@@ -82,7 +82,7 @@ def _pairs(recipe: Recipe) -> tuple[int | None, str]:
         if recipe.data.task is None:
             raise
     published = load_task(recipe.data.task).counts.get("train")
-    if published is None:
+    if published is None or published.pairs is None:
         return None, "no data given"
     cap = recipe.data.max_train
     return (min(cap, published.pairs) if cap else published.pairs), "as published; no data given"

@@ -19,11 +19,13 @@ from softprompt.files import write_folder_atomic, write_text_atomic
 from softprompt.fit import Fitted, fit
 from softprompt.machine import environment, peak_memory_bytes, reset_peak_memory
 from softprompt.methods import METHODS, Method, Savable, Steering, Untuned, room_taken, trained_count
-from softprompt.metrics import SuiteResult, find_suite, score_suite, with_bertscore
+from softprompt.metrics import SuiteResult, find_suite, score_suite, with_bertscore, with_metrics
+from softprompt.segments import joined
 from softprompt.tasks import load_task
-from softprompt.types import Example
+from softprompt.truncate import cut_sources
+from softprompt.types import Example, Splits
 
-SCORES, STATUS, RECIPE = "scores.json", "status.json", "recipe.yaml"
+SCORES, STATUS, RECIPE, SPLITS = "scores.json", "status.json", "recipe.yaml", "splits.json"
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Job:
     train: Sequence[Encoded]
     dev: Sequence[Encoded]
     test: Sequence[Example]
+    splits: Mapping[str, Any]
+    """What splits.json keeps: sizes and checksums of the three parts, and what was cut off them."""
 
 
 def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
@@ -87,25 +91,57 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
         DataError: malformed data, or texts that do not fit the window.
         BackboneError: no such backbone, or one that the method cannot steer.
     """
-    known: list[tuple[Any, Backbone, Job]] = []
+    known: list[tuple[Any, Backbone, Splits, Job]] = []
     jobs = {}
     for arm, own in arms.items():
-        with_bertscore(find_suite(suite_of(own)), own.score.bertscore)
+        with_bertscore(with_metrics(find_suite(suite_of(own)), own.score.metrics), own.score.bertscore)
         asked = (own.backbone, own.data, own.seed)
-        if not any(asked == seen for seen, _, _ in known):
+        if not any(asked == seen for seen, *_ in known):
             plan = Backbone.plan(own.backbone.id, revision=own.backbone.revision, tokenizer=True)
             splits = data.load(own.data, own.seed)
-            train, dev = encode_pairs(plan, splits.train), encode_pairs(plan, splits.dev)
-            known.append((asked, plan, Job(own, train, dev, splits.test)))
-        plan, shared = next((plan, job) for seen, plan, job in known if seen == asked)
-        jobs[arm] = replace(shared, recipe=own)
-        _require_room(plan, jobs[arm])
+            known.append((asked, plan, splits, _encoded(plan, own, splits)))
+        plan, splits, shared = next((plan, splits, job) for seen, plan, splits, job in known if seen == asked)
+        jobs[arm] = _with_room(plan, replace(shared, recipe=own), splits)
     return jobs
 
 
-def _require_room(plan: Backbone, job: Job) -> None:
+def _encoded(plan: Backbone, recipe: Recipe, splits: Splits) -> Job:
+    train, dev = encode_pairs(plan, splits.train), encode_pairs(plan, splits.dev)
+    return Job(recipe, train, dev, splits.test, data.record_of(splits))
+
+
+def _with_room(plan: Backbone, job: Job, splits: Splits) -> Job:
+    """The job with its texts cut to the window where the recipe says so; DataError if they do not fit."""
     method = build_method(replace(plan, model=copy.deepcopy(plan.model)), job.recipe)  # some methods change the model
+    if method is not None and not job.train:
+        raise ConfigError(
+            f"data.train: method {job.recipe.method.name} needs training pairs, and the data has none. "
+            "Set data.train=FILE, or method=untuned to score the backbone alone."
+        )
     offset = room_taken(plan, method) if method else 0
+    if job.recipe.data.truncate == "source":
+        job = _cut(plan, job.recipe, splits, offset)
+    _require_room(plan, job, method, offset)
+    return job
+
+
+def _cut(plan: Backbone, recipe: Recipe, splits: Splits, offset: int) -> Job:
+    reserved = recipe.decode.max_new_tokens if plan.family == "causal" else 0
+    limits = [limit - offset for limit in (plan.window, recipe.train.max_length) if limit is not None]
+    room = min(limits, default=None)
+    test_room = min([*limits, *([plan.window - offset - reserved] if plan.window is not None else [])], default=None)
+    train, cut_train = cut_sources(plan, splits.train, room, targets=True)
+    dev, cut_dev = cut_sources(plan, splits.dev, room, targets=True)
+    test, cut_test = cut_sources(plan, splits.test, test_room, targets=False)
+    job = _encoded(plan, recipe, Splits(train, dev, test))
+    cuts = {"train": cut_train, "dev": cut_dev, "test": cut_test}
+    for name, cut in cuts.items():
+        if cut.examples:
+            say(f"{recipe.name}: {cut.examples} of {cut.of} {name} sources cut at their end, by {cut.tokens} tokens")
+    return replace(job, splits={name: {**job.splits[name], "cut": asdict(cut)} for name, cut in cuts.items()})
+
+
+def _require_room(plan: Backbone, job: Job, method: Method | None, offset: int) -> None:
     sources = encode_sources(plan, [example.source for example in job.test])
     start = 1 if plan.family == "causal" else 0
     require_fit([len(row) for row in sources], plan.window, what="test sources", offset=offset + start)
@@ -165,7 +201,7 @@ def _run_arm(arm: str, job: Job, place: Path, *, root: Path, whole: Recipe, quie
     whole_hash, total = backbone.hash(), backbone.parameter_count()
     method = build_method(backbone, recipe)
     steering: Steering = method or Untuned()
-    _open_folder(place, recipe, backbone, root=root, whole=whole)
+    _open_folder(place, job, backbone, root=root, whole=whole)
     try:
         frozen = backbone.frozen_hash()
         training: dict[str, Any] | None = None
@@ -199,13 +235,14 @@ def build_method(backbone: Backbone, recipe: Recipe) -> Method | None:
     return METHODS[recipe.method.name](backbone, recipe.method)
 
 
-def _open_folder(place: Path, recipe: Recipe, backbone: Backbone, *, root: Path, whole: Recipe) -> None:
+def _open_folder(place: Path, job: Job, backbone: Backbone, *, root: Path, whole: Recipe) -> None:
     for folder in (root, place):
         folder.mkdir(parents=True, exist_ok=True)
     write_text_atomic(root / RECIPE, dump_yaml(whole))
     if place != root:
-        write_text_atomic(place / RECIPE, dump_yaml(recipe))
-    env = environment(backbone.device) | {"data": data.fingerprint(data.files(recipe.data))}
+        write_text_atomic(place / RECIPE, dump_yaml(job.recipe))
+    write_text_atomic(place / SPLITS, json.dumps(job.splits, indent=2) + "\n")
+    env = environment(backbone.device) | {"data": data.fingerprint(data.files(job.recipe.data))}
     write_text_atomic(root / "env.json", json.dumps(env, indent=2) + "\n")
     write_text_atomic(root / STATUS, json.dumps({"status": "running"}) + "\n")
 
@@ -266,10 +303,8 @@ def _score(
     total: int,
     method: Method | None,
 ) -> ArmResult:
-    suite = suite_of(recipe)
     texts = [row.text for row in rows]
-    bertscore = recipe.score.bertscore
-    scored = score_suite(suite, texts, [example.targets for example in test], bertscore) if test else None
+    scored = _scored(recipe, test, texts) if test else None
     trained = trained_count(method) if method else 0
     stored = method.stored_count() if method else 0
     return ArmResult(
@@ -286,17 +321,24 @@ def _score(
         },
         training=training,
         decoding=decoding,
-        groups=_group_scores(suite, test, texts, bertscore),
+        groups=_group_scores(recipe, test, texts),
     )
 
 
 def suite_of(recipe: Recipe) -> str:
-    """The recipe's own suite, else its task's, else `e2e`."""
-    return recipe.score.suite or (load_task(recipe.data.task).suite if recipe.data.task else "e2e")
+    """The recipe's own suite, else its task's, else `accuracy` where labels are learned, else `e2e`."""
+    otherwise = "accuracy" if recipe.data.labels else "e2e"
+    return recipe.score.suite or (load_task(recipe.data.task).suite if recipe.data.task else otherwise)
+
+
+def _scored(recipe: Recipe, test: Sequence[Example], texts: Sequence[str]) -> SuiteResult:
+    columns = load_task(recipe.data.task).join if recipe.data.task else ()
+    outputs, references = joined(test, texts, columns)
+    return score_suite(suite_of(recipe), outputs, references, recipe.score.bertscore, recipe.score.metrics)
 
 
 def _group_scores(
-    suite: str, test: Sequence[Example], texts: Sequence[str], bertscore: str | None
+    recipe: Recipe, test: Sequence[Example], texts: Sequence[str]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Seen and unseen categories apart, where the task says which is which."""
     groups: dict[str, list[int]] = {}
@@ -304,7 +346,7 @@ def _group_scores(
         if isinstance(example.meta.get("seen"), bool):
             groups.setdefault("seen" if example.meta["seen"] else "unseen", []).append(index)
     return {
-        name: _plain(score_suite(suite, [texts[i] for i in chosen], [test[i].targets for i in chosen], bertscore))
+        name: _plain(_scored(recipe, [test[i] for i in chosen], [texts[i] for i in chosen]))
         for name, chosen in sorted(groups.items())
     }
 

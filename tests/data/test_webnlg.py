@@ -167,8 +167,8 @@ def test_a_folder_is_data_of_a_run(webnlg_folder: Path) -> None:
     dev = webnlg_folder / "xml" / "dev"
     data = DataConfig(task="webnlg", dir=webnlg_folder, train=dev, max_train=3)
     assert load(data, 1).train[0].source.startswith("| ")
-    first = fingerprint({"train": dev})["train"]
-    assert first == fingerprint({"again": dev})["again"] != fingerprint({"train": dev / "7triples"})["train"]
+    first = fingerprint({"train": [dev]})["train"]
+    assert first == fingerprint({"test": [dev]})["test"] != fingerprint({"train": [dev / "7triples"]})["train"]
 
 
 @pytest.mark.parametrize("part", ["all", "seen"])

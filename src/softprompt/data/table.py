@@ -46,21 +46,24 @@ def read_table(
     columns: Sequence[str] | None = None,
     quoting: bool = True,
     surplus: bool = False,
+    short: bool = False,
     rename: Mapping[str, str] | None = None,
+    skip: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Record]:
     """Yield the rows of a JSONL (.jsonl, .ndjson, .json), CSV, TSV or Parquet file, in file order.
 
     Text is UTF-8, blank lines are skipped. CSV and TSV have a header row, or `columns` names the fields of a file that
     has none; a field that holds the separator, a quote or a line break is quoted by `"`, or, with `quoting` off,
     quotes are plain characters. `separator` makes a file with any ending one of separated fields. With `surplus`,
-    fields behind the last column are left out. `rename`: column of the file -> its name here, where the file has it.
+    fields behind the last column are left out; with `short`, rows of too few fields. `rename`: column of the file ->
+    its name here, where the file has it. `skip`: column of the file -> values; rows that have one are left out.
     Raises ConfigError for a file that is not there or of another kind, DataError with `file:line` for its content.
     """
     suffix = suffix_of(path)
     separator = separator or SEPARATORS.get(suffix)
     rows: Iterable[tuple[int, Mapping[str, Any]]]
     if separator is not None:
-        rows = _separated(path, separator, columns, quoting, surplus)
+        rows = _separated(path, separator, columns, quoting, surplus, short)
     elif suffix in JSON:
         rows = _json(path)
     elif suffix == PARQUET:
@@ -70,6 +73,8 @@ def read_table(
     empty = True
     for line, values in rows:
         empty = False
+        if skip and any(str(values.get(name)) in unwanted for name, unwanted in skip.items()):
+            continue
         if rename:
             values = {rename.get(name, name): value for name, value in values.items()}
         yield Record(values, path, line)
@@ -88,7 +93,7 @@ def need_columns(record: Record, columns: tuple[str, ...]) -> None:
 
 
 def _separated(
-    path: Path, separator: str, columns: Sequence[str] | None, quoting: bool, surplus: bool
+    path: Path, separator: str, columns: Sequence[str] | None, quoting: bool, surplus: bool, short: bool
 ) -> Iterator[tuple[int, dict[str, str]]]:
     dialect: dict[str, Any] = {"delimiter": separator, "quoting": csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE}
     rows = csv.reader(read_lines(path), strict=True, **dialect)
@@ -110,6 +115,8 @@ def _separated(
             twice = next((name for name in row if row.count(name) > 1), None)
             if twice is not None:
                 raise DataError(f"{path}:{line}: expected different column names, got {twice!r} twice. Rename one.")
+        elif len(row) < len(header) and short:
+            continue
         elif len(row) < len(header) or (len(row) > len(header) and not surplus):
             raise DataError(
                 f"{path}:{line}: expected {len(header)} fields ({', '.join(header)}), got {len(row)}. "
