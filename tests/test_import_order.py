@@ -14,7 +14,7 @@ FLOW = (
     *("metrics", "segments"),
     *("files", "console", "machine", "inject", "backbone", "embed", "forms", "artefact", "prompt", "init", "methods"),
     *("batch", "truncate", "loss", "decode", "train", "checkpoint", "fit"),
-    *("run", "plan", "report", "listing", "cli", "__main__"),
+    *("run", "inspection", "plan", "report", "listing", "cli", "__main__"),
 )
 MODULES = {path: ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in sorted(ROOT.rglob("*.py"))}
 IDS = [str(path.relative_to(ROOT)) for path in MODULES]

@@ -134,7 +134,7 @@ def test_sources_are_cut_where_the_recipe_says_so(
     assert call(given, monkeypatch) == 1
     assert "longer than the backbone's window" in capsys.readouterr().err
     assert call([*given, "data.truncate=source"], monkeypatch) == 0
-    assert "1 of 2 test sources cut at their end" in capsys.readouterr().err
+    assert "test: 1 of 2 sources cut at their end" in capsys.readouterr().err
     cut = json.loads((place / "run" / "splits.json").read_text())["test"]["cut"]
     assert (cut["examples"], cut["of"]) == (1, 2) and cut["tokens"] > 100
     line = json.loads((place / "run" / "predictions" / "test.jsonl").read_text().splitlines()[1])

@@ -113,6 +113,28 @@ def list_command(
     print(json.dumps(rows, indent=2) if as_json else as_lines(rows))
 
 
+@app.command("inspect-data")
+def inspect_data_command(
+    task: Annotated[str, typer.Argument(help="A task's name, or a path to a recipe's YAML file.")],
+    overrides: Overrides = None,
+    as_json: Json = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub.")] = False,
+) -> None:
+    """Count the data, measure its lengths in the backbone's tokens, and show examples as the model will see them."""
+    from softprompt.config import load_recipe, task_recipe
+
+    read = load_recipe if task.endswith((".yaml", ".yml")) else task_recipe
+    recipe = read(task, overrides or [])
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from dataclasses import asdict
+
+    from softprompt.inspection import inspect_data
+
+    found = inspect_data(recipe)
+    print(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else "\n".join(found.lines()))
+
+
 @app.command("recipe")
 def recipe_command(name: Annotated[str, typer.Argument(help="A bundled recipe's name.")]) -> None:
     """Print a bundled recipe, to be saved and changed: `softprompt recipe e2e > mine.yaml`."""

@@ -5,6 +5,7 @@ Fields have a unit in their description. Paths are taken relative to the working
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, Field, Strict, ValidationError, ValidationInfo, model_validator
@@ -26,7 +27,7 @@ from softprompt.recipes import (
     suggest,
     write_yaml,
 )
-from softprompt.tasks import load_task
+from softprompt.tasks import Task, load_task
 
 MAIN, UNTUNED = "main", "untuned"
 Where = Callable[[KeyPath], str]
@@ -226,17 +227,35 @@ def load_recipe(ref: str, overrides: Sequence[str] = ()) -> Recipe:
     return build(_with_task(raw, where), where)
 
 
+def task_recipe(task: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The default recipe for a task, with `key=value` overrides; errors as `load_recipe`."""
+    where = locator(Path(task), {}, overrides)
+    raw = overlay({"name": task, "data": {"task": load_task(task).name}}, parse_overrides(overrides))
+    return build(_with_task(raw, where), where)
+
+
 def _with_task(raw: dict[str, Any], where: Where) -> dict[str, Any]:
     """Lay a recipe's mapping over its task's decode settings; those of another strategy are left out."""
-    task, decode = (raw.get(key) for key in ("data", "decode"))
-    if not isinstance(task, Mapping) or not isinstance(task.get("task"), str):
+    data, decode = (raw.get(key) for key in ("data", "decode"))
+    if not isinstance(data, Mapping):
         return raw
+    named = {key: _task(data[key], key, where) for key in ("task", "test_task") if isinstance(data.get(key), str)}
+    if "task" not in named:
+        return raw
+    if isinstance(data.get("template"), str):
+        try:
+            named["task"].wording(data["template"])
+        except ConfigError as error:
+            raise ConfigError(f"{where(('data', 'template'))}: {error}") from None
     strategy = decode.get("strategy") if isinstance(decode, Mapping) else None
+    return overlay({"decode": named["task"].decode_for(strategy)}, raw)
+
+
+def _task(name: str, key: str, where: Where) -> Task:
     try:
-        known = load_task(task["task"]).decode_for(strategy)
+        return load_task(name)
     except ConfigError as error:
-        raise ConfigError(f"{where(('data', 'task'))}: data.task: {error}") from None
-    return overlay({"decode": known}, raw)
+        raise ConfigError(f"{where(('data', key))}: data.{key}: {error}") from None
 
 
 def build(raw: Mapping[str, Any], where: Where, root: KeyPath = ()) -> Recipe:

@@ -22,7 +22,7 @@ from softprompt.methods import METHODS, Method, Savable, Steering, Untuned, room
 from softprompt.metrics import SuiteResult, find_suite, score_suite, with_bertscore, with_metrics
 from softprompt.segments import joined
 from softprompt.tasks import load_task
-from softprompt.truncate import cut_sources
+from softprompt.truncate import cut_splits, rooms
 from softprompt.types import Example, Splits
 
 SCORES, STATUS, RECIPE, SPLITS = "scores.json", "status.json", "recipe.yaml", "splits.json"
@@ -120,25 +120,14 @@ def _with_room(plan: Backbone, job: Job, splits: Splits) -> Job:
         )
     offset = room_taken(plan, method) if method else 0
     if job.recipe.data.truncate == "source":
-        job = _cut(plan, job.recipe, splits, offset)
+        splits, cuts = cut_splits(plan, splits, rooms(plan, job.recipe, offset))
+        job = _encoded(plan, job.recipe, splits)
+        job = replace(job, splits={name: {**job.splits[name], "cut": asdict(cut)} for name, cut in cuts.items()})
+        for name, cut in cuts.items():
+            if cut.examples:
+                say(f"{name}: {cut.examples} of {cut.of} sources cut at their end, by {cut.tokens} tokens")
     _require_room(plan, job, method, offset)
     return job
-
-
-def _cut(plan: Backbone, recipe: Recipe, splits: Splits, offset: int) -> Job:
-    reserved = recipe.decode.max_new_tokens if plan.family == "causal" else 0
-    limits = [limit - offset for limit in (plan.window, recipe.train.max_length) if limit is not None]
-    room = min(limits, default=None)
-    test_room = min([*limits, *([plan.window - offset - reserved] if plan.window is not None else [])], default=None)
-    train, cut_train = cut_sources(plan, splits.train, room, targets=True)
-    dev, cut_dev = cut_sources(plan, splits.dev, room, targets=True)
-    test, cut_test = cut_sources(plan, splits.test, test_room, targets=False)
-    job = _encoded(plan, recipe, Splits(train, dev, test))
-    cuts = {"train": cut_train, "dev": cut_dev, "test": cut_test}
-    for name, cut in cuts.items():
-        if cut.examples:
-            say(f"{recipe.name}: {cut.examples} of {cut.of} {name} sources cut at their end, by {cut.tokens} tokens")
-    return replace(job, splits={name: {**job.splits[name], "cut": asdict(cut)} for name, cut in cuts.items()})
 
 
 def _require_room(plan: Backbone, job: Job, method: Method | None, offset: int) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from softprompt.backbone import Backbone
 from softprompt.batch import encode_sources, encode_targets
-from softprompt.types import Example
+from softprompt.config import Recipe
+from softprompt.types import Example, Splits
 
 _WORD = re.compile(r"\S+")
 
@@ -21,6 +22,32 @@ class Cut:
     of: int
     tokens: int
     """Tokens that they lost, all together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Tokens that there is room for beside the prompt; None: no limit."""
+
+    pair: int | None
+    """For a pair of train or dev: source and target of a causal backbone, the longer of them otherwise."""
+    source: int | None
+    """For a test source: beside what a causal backbone generates."""
+
+
+def rooms(backbone: Backbone, recipe: Recipe, offset: int) -> Rooms:
+    """The room that the window and `train.max_length` leave beside `offset` positions of the prompt."""
+    limits = [limit - offset for limit in (backbone.window, recipe.train.max_length) if limit is not None]
+    reserved = recipe.decode.max_new_tokens if backbone.family == "causal" else 0
+    beside = [backbone.window - offset - reserved] if backbone.window is not None else []
+    return Rooms(min(limits, default=None), min([*limits, *beside], default=None))
+
+
+def cut_splits(backbone: Backbone, splits: Splits, room: Rooms) -> tuple[Splits, dict[str, Cut]]:
+    """All three parts with their sources cut, and how much was cut off each."""
+    train, cut_train = cut_sources(backbone, splits.train, room.pair, targets=True)
+    dev, cut_dev = cut_sources(backbone, splits.dev, room.pair, targets=True)
+    test, cut_test = cut_sources(backbone, splits.test, room.source, targets=False)
+    return Splits(train, dev, test), {"train": cut_train, "dev": cut_dev, "test": cut_test}
 
 
 def cut_sources(

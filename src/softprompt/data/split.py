@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
+from typing import Any
 
 from softprompt.errors import DataError
 from softprompt.types import Example, Splits
@@ -111,7 +112,7 @@ def draw(examples: Examples, most: int | None, seed: int) -> Examples:
     return _chosen(examples, _order(len(examples), seed)[:most])
 
 
-def record_of(splits: Splits) -> dict[str, dict[str, object]]:
+def record_of(splits: Splits) -> dict[str, dict[str, Any]]:
     """For each part: `examples`, `targets`, and the `sha256` of its texts, so that two runs can be held together."""
     parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
     return {
