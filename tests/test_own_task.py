@@ -47,8 +47,10 @@ def test_five_lines_and_three_columns(
     (arm,) = json.loads(capsys.readouterr().out)["arms"]
     assert list(arm["scores"]) == ["accuracy", "f1_macro", "bleu"]
     recorded = json.loads((place / "run" / "splits.json").read_text())
-    assert {name: part["examples"] for name, part in recorded.items()} == {"train": 4, "dev": 6, "test": 6}
-    assert len({part["sha256"] for part in recorded.values()}) == 3
+    assert (recorded["template"], recorded["split"], recorded["split_seed"]) == (None, "half_validation", 42)
+    parts = recorded["parts"]
+    assert {name: part["examples"] for name, part in parts.items()} == {"train": 4, "dev": 6, "test": 6}
+    assert len({part["sha256"] for part in parts.values()}) == 3
     lines = [json.loads(line) for line in (place / "run" / "predictions" / "test.jsonl").read_text().splitlines()]
     assert {tuple(line["references"]) for line in lines} <= {("cold",), ("kind",)}
     assert "shots: 4" in (place / "run" / "recipe.yaml").read_text()
@@ -135,7 +137,7 @@ def test_sources_are_cut_where_the_recipe_says_so(
     assert "longer than the backbone's window" in capsys.readouterr().err
     assert call([*given, "data.truncate=source"], monkeypatch) == 0
     assert "test: 1 of 2 sources cut at their end" in capsys.readouterr().err
-    cut = json.loads((place / "run" / "splits.json").read_text())["test"]["cut"]
+    cut = json.loads((place / "run" / "splits.json").read_text())["parts"]["test"]["cut"]
     assert (cut["examples"], cut["of"]) == (1, 2) and cut["tokens"] > 100
     line = json.loads((place / "run" / "predictions" / "test.jsonl").read_text().splitlines()[1])
     assert line["source"].startswith("the red inn hot tea hot tea") and len(line["source"]) < 1_000

@@ -29,8 +29,12 @@ class DataConfig(Section):
     dev_size: int | None = Field(
         default=None, ge=1, description="rows that split dev_from_train takes; null: the task's, or 1000"
     )
-    hold_out: FieldValues | None = Field(default=None, description="rows that only the test has; null: no such rows")
-    keep: FieldValues | None = Field(default=None, description="only rows that train and dev have; null: all")
+    hold_out: FieldValues | None = Field(
+        default=None, description="rows that only the test has; null: the task's, or none"
+    )
+    keep: FieldValues | None = Field(
+        default=None, description="only rows that train and dev have; null: the task's, or all"
+    )
     low_data: int | None = Field(default=None, ge=2, description="training pairs, with 30% as many for dev; null: all")
     shots: int | None = Field(default=None, ge=1, description="training pairs, the same number a label; null: all")
     subset: int | None = Field(

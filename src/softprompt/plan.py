@@ -84,8 +84,8 @@ def _pairs(recipe: Recipe) -> tuple[int | None, str]:
     published = load_task(recipe.data.task).counts.get("train")
     if published is None or published.pairs is None:
         return None, "no data given"
-    cap = recipe.data.max_train
-    return (min(cap, published.pairs) if cap else published.pairs), "as published; no data given"
+    caps = (recipe.data.max_train, recipe.data.low_data, recipe.data.shots)
+    return min([published.pairs, *(cap for cap in caps if cap is not None)]), "as published; no data given"
 
 
 def _memory(backbone: Backbone, recipe: Recipe, trained: int) -> dict[str, int]:

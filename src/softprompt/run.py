@@ -80,7 +80,7 @@ class Job:
     dev: Sequence[Encoded]
     test: Sequence[Example]
     splits: Mapping[str, Any]
-    """What splits.json keeps: sizes and checksums of the three parts, and what was cut off them."""
+    """What splits.json keeps of train, dev and test: their sizes and checksums, and what was cut off them."""
 
 
 def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
@@ -230,7 +230,8 @@ def _open_folder(place: Path, job: Job, backbone: Backbone, *, root: Path, whole
     write_text_atomic(root / RECIPE, dump_yaml(whole))
     if place != root:
         write_text_atomic(place / RECIPE, dump_yaml(job.recipe))
-    write_text_atomic(place / SPLITS, json.dumps(job.splits, indent=2) + "\n")
+    chosen = {**data.choices_of(job.recipe.data), "parts": job.splits}
+    write_text_atomic(place / SPLITS, json.dumps(chosen, indent=2) + "\n")
     env = environment(backbone.device) | {"data": data.fingerprint(data.files(job.recipe.data))}
     write_text_atomic(root / "env.json", json.dumps(env, indent=2) + "\n")
     write_text_atomic(root / STATUS, json.dumps({"status": "running"}) + "\n")

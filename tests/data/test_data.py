@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import softprompt.data
+import softprompt.data.sources
 from softprompt.config import DataConfig
 from softprompt.data import files, fingerprint, load
 from softprompt.errors import ConfigError, DataError
@@ -31,7 +32,7 @@ def gazette(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir(parents=True)
     for split in ("train", "dev", "test"):
         write(folder / f"{split}.jsonl", GAZETTE)
-    monkeypatch.setattr(softprompt.data, "package_files", lambda name: tmp_path)
+    monkeypatch.setattr(softprompt.data.sources, "package_files", lambda name: tmp_path)
     return folder
 
 

@@ -168,6 +168,19 @@ def test_another_tasks_test_with_its_labels_by_position(tmp_path: Path, monkeypa
         load(no_labels, 1)
 
 
+def test_labels_of_the_same_words_correspond_by_the_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """WNLI's first label is not_entailment, RTE's is entailment. Of RTE's validation, its policy tests on a half."""
+    monkeypatch.setattr("softprompt.data._check_counts", lambda *arguments: None)
+    rows = [{"premise": f"p{n}", "hypothesis": "h", "label": "entailment"} for n in range(7)]
+    (tmp_path / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train = tmp_path / "wnli.tsv"
+    train.write_text("index\tsentence1\tsentence2\tlabel\n0\ta\tb\t0\n")
+    given = {"task": "glue-wnli", "template": "t5", "train": train, "dev": train, "split": "native"}
+    splits = load(DataConfig(**given, test_task="superglue-rte", test_dir=tmp_path), 1)
+    assert splits.train[0].targets == ("not_entailment",)
+    assert len(splits.test) == 4 and {example.targets for example in splits.test} == {("entailment",)}
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

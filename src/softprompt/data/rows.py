@@ -63,11 +63,13 @@ def read_rows(
 
 
 def records(path: Path, source: Source) -> Iterator[Record]:
-    """Yield the records of one file of a source, shaped."""
+    """Yield the records of one file of a source, shaped, without those that it skips."""
     shape = SHAPES[source.shape] if source.shape else None
     if source.kind not in READERS:
         raise ConfigError(f"a task names the reader {source.kind!r}; there are {', '.join(READERS)}.")
     for record in READERS[source.kind](path, **source.options):
+        if any(as_text(record.values.get(name)) in unwanted for name, unwanted in source.skip.items()):
+            continue
         if shape is None:
             yield record
         else:

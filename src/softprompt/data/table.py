@@ -48,7 +48,6 @@ def read_table(
     surplus: bool = False,
     short: bool = False,
     rename: Mapping[str, str] | None = None,
-    skip: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Record]:
     """Yield the rows of a JSONL (.jsonl, .ndjson, .json), CSV, TSV or Parquet file, in file order.
 
@@ -56,7 +55,7 @@ def read_table(
     has none; a field that holds the separator, a quote or a line break is quoted by `"`, or, with `quoting` off,
     quotes are plain characters. `separator` makes a file with any ending one of separated fields. With `surplus`,
     fields behind the last column are left out; with `short`, rows of too few fields. `rename`: column of the file ->
-    its name here, where the file has it. `skip`: column of the file -> values; rows that have one are left out.
+    its name here, where the file has it.
     Raises ConfigError for a file that is not there or of another kind, DataError with `file:line` for its content.
     """
     suffix = suffix_of(path)
@@ -73,8 +72,6 @@ def read_table(
     empty = True
     for line, values in rows:
         empty = False
-        if skip and any(str(values.get(name)) in unwanted for name, unwanted in skip.items()):
-            continue
         if rename:
             values = {rename.get(name, name): value for name, value in values.items()}
         yield Record(values, path, line)

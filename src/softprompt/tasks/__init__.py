@@ -43,6 +43,9 @@ class Source(_Part):
     shape: str | None = Field(
         default=None, description="what makes rows of its records, a key of softprompt.data.SHAPES"
     )
+    skip: Mapping[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="column -> values; rows that have one of them are left out"
+    )
     bundled: str | None = Field(default=None, description="folder in the package's assets; None: the user's data.dir")
     files: Mapping[Split, str | tuple[str, ...]] = Field(description="file name or names of each split, in the folder")
     hub: Hub | None = None
