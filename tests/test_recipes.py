@@ -9,7 +9,16 @@ from softprompt.config import load_recipe
 from softprompt.errors import ConfigError
 from softprompt.recipes import find_recipe, list_recipes, parse_yaml, write_yaml
 
-NAMES = ["e2e", "e2e-gpt2-medium", "e2e-gpt2-medium-finetune", "gazette", "incontext", "own-data", "quickstart"]
+NAMES = [
+    "e2e",
+    "e2e-gpt2-medium",
+    "e2e-gpt2-medium-finetune",
+    "gazette",
+    "incontext",
+    "methods",
+    "own-data",
+    "quickstart",
+]
 
 
 def test_list() -> None:

@@ -105,14 +105,11 @@ def encode_targets(backbone: Backbone, targets: Sequence[str]) -> list[tuple[int
 
 def encode_pairs(backbone: Backbone, examples: Sequence[Example]) -> list[Encoded]:
     """One `Encoded` per (source, target), examples in order, their targets in order."""
-    sources = encode_sources(backbone, [example.source for example in examples])
+    different = list(dict.fromkeys(example.source for example in examples))  # E2E pairs a source with eight targets
+    sources = dict(zip(different, encode_sources(backbone, different), strict=True))
     flat = [target for example in examples for target in example.targets]
     targets = iter(encode_targets(backbone, flat))
-    return [
-        Encoded(source, next(targets))
-        for source, example in zip(sources, examples, strict=True)
-        for _ in example.targets
-    ]
+    return [Encoded(sources[example.source], next(targets)) for example in examples for _ in example.targets]
 
 
 def encode_text(backbone: Backbone, text: str) -> tuple[int, ...]:

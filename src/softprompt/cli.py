@@ -99,18 +99,42 @@ def _print_dry_run(recipe: Any, as_json: bool) -> None:
 def list_command(
     what: Annotated[str, typer.Argument(help="recipes, tasks, suites, methods or backbones")],
     as_json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As the page of the docs (tasks).")] = False,
 ) -> None:
     """Show what there is: recipes, tasks, suites, methods, backbones."""
-    from softprompt.listing import LISTINGS
+    from softprompt.listing import LISTINGS, as_lines, tasks_page
 
     if what not in LISTINGS:
         raise ConfigError(f"cannot list {what!r}. Expected one of: {', '.join(LISTINGS)}.")
-    rows = LISTINGS[what]()
-    if as_json:
-        print(json.dumps(rows, indent=2))
+    if markdown:
+        if what != "tasks" or as_json:
+            raise ConfigError("--markdown is the page of the tasks: expected `list tasks --markdown`, without --json.")
+        print(tasks_page(), end="")
         return
-    width = max(len(row["name"]) for row in rows)
-    print("\n".join(f"{row['name'].ljust(width)}  {row['title']}" for row in rows))
+    rows = LISTINGS[what]()
+    print(json.dumps(rows, indent=2) if as_json else as_lines(rows))
+
+
+@app.command("inspect-data")
+def inspect_data_command(
+    task: Annotated[str, typer.Argument(help="A task's name, or a path to a recipe's YAML file.")],
+    overrides: Overrides = None,
+    as_json: Json = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub.")] = False,
+) -> None:
+    """Count the data, measure its lengths in the backbone's tokens, and show examples as the model will see them."""
+    from softprompt.config import load_recipe, task_recipe
+
+    read = load_recipe if task.endswith((".yaml", ".yml")) else task_recipe
+    recipe = read(task, overrides or [])
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from dataclasses import asdict
+
+    from softprompt.inspection import inspect_data
+
+    found = inspect_data(recipe)
+    print(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else "\n".join(found.lines()))
 
 
 @app.command("fetch")

@@ -6,10 +6,11 @@ Fields have a unit in their description. Paths are taken relative to the working
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, Field, Strict, ValidationError, ValidationInfo, model_validator
 
+from softprompt.data_config import DataConfig as DataConfig
 from softprompt.errors import ConfigError
 from softprompt.method_config import METHOD_CONFIGS, MethodConfig, PrefixTuning, Section
 from softprompt.recipes import (
@@ -26,10 +27,9 @@ from softprompt.recipes import (
     suggest,
     write_yaml,
 )
-from softprompt.tasks import load_task
+from softprompt.tasks import Task, load_task
 
 MAIN, UNTUNED = "main", "untuned"
-FilePath = Annotated[Path, Strict(False)]
 Where = Callable[[KeyPath], str]
 
 
@@ -42,31 +42,6 @@ class BackboneConfig(Section):
         default="float32", description="type of the loaded weights; auto: as stored"
     )
     attention: Literal["sdpa", "eager"] = Field(default="sdpa", description="attention arithmetic")
-
-
-class DataConfig(Section):
-    """What is learned from and scored on: a task's name, or the user's own JSONL, CSV or TSV files."""
-
-    task: str | None = Field(default=None, description="task name; null: the user's own files")
-    dir: FilePath | None = Field(default=None, description="folder with the task's files")
-    train: FilePath | None = Field(default=None, description="training file; null: the task's")
-    dev: FilePath | None = Field(default=None, description="development file; null: the task's, or none")
-    test: FilePath | None = Field(default=None, description="test file; null: the task's, or the dev file")
-    input: str | None = Field(default=None, description="source template over columns; null: the task's, or {source}")
-    target: str | None = Field(default=None, description="target template over columns; null: the task's, or {target}")
-    max_train: int | None = Field(default=None, ge=1, description="training pairs drawn with `seed`; null: all")
-    max_dev: int | None = Field(default=None, ge=1, description="dev sources drawn with `seed`; null: all")
-    max_test: int | None = Field(default=None, ge=1, description="test sources drawn with `seed`; null: all")
-
-    @model_validator(mode="after")
-    def _has_source(self) -> Self:
-        if self.task is None and self.train is None:
-            raise ValueError("expected a task name or a training file, got neither. Set data.task or data.train")
-        if self.task is None and self.dir is not None:
-            raise ValueError(
-                "data.dir is the folder of a task's files, but there is no task. Set data.task, or drop it"
-            )
-        return self
 
 
 class TrainConfig(Section):
@@ -154,7 +129,12 @@ class DecodeConfig(Section):
 class ScoreConfig(Section):
     """Scoring of the test predictions."""
 
-    suite: str | None = Field(default=None, description="scoring suite; null: the task's own")
+    suite: str | None = Field(
+        default=None, description="scoring suite; null: the task's own, accuracy for own labels, or e2e"
+    )
+    metrics: Annotated[tuple[str, ...], Strict(False)] = Field(
+        default=(), description="list of metrics, of the suite or any other; empty: all of the suite"
+    )
     bertscore: str | None = Field(default=None, description="model[:layer] of BERTScore beside the suite; null: none")
 
 
@@ -255,17 +235,35 @@ def load_recipe(ref: str, overrides: Sequence[str] = ()) -> Recipe:
     return build(_with_task(raw, where), where)
 
 
+def task_recipe(task: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The default recipe for a task, with `key=value` overrides; errors as `load_recipe`."""
+    where = locator(Path(task), {}, overrides)
+    raw = overlay({"name": task, "data": {"task": load_task(task).name}}, parse_overrides(overrides))
+    return build(_with_task(raw, where), where)
+
+
 def _with_task(raw: dict[str, Any], where: Where) -> dict[str, Any]:
     """Lay a recipe's mapping over its task's decode settings; those of another strategy are left out."""
-    task, decode = (raw.get(key) for key in ("data", "decode"))
-    if not isinstance(task, Mapping) or not isinstance(task.get("task"), str):
+    data, decode = (raw.get(key) for key in ("data", "decode"))
+    if not isinstance(data, Mapping):
         return raw
+    named = {key: _task(data[key], key, where) for key in ("task", "test_task") if isinstance(data.get(key), str)}
+    if "task" not in named:
+        return raw
+    if isinstance(data.get("template"), str):
+        try:
+            named["task"].wording(data["template"])
+        except ConfigError as error:
+            raise ConfigError(f"{where(('data', 'template'))}: {error}") from None
     strategy = decode.get("strategy") if isinstance(decode, Mapping) else None
+    return overlay({"decode": named["task"].decode_for(strategy)}, raw)
+
+
+def _task(name: str, key: str, where: Where) -> Task:
     try:
-        known = load_task(task["task"]).decode_for(strategy)
+        return load_task(name)
     except ConfigError as error:
-        raise ConfigError(f"{where(('data', 'task'))}: data.task: {error}") from None
-    return overlay({"decode": known}, raw)
+        raise ConfigError(f"{where(('data', key))}: data.{key}: {error}") from None
 
 
 def build(raw: Mapping[str, Any], where: Where, root: KeyPath = ()) -> Recipe:
@@ -357,6 +355,10 @@ def _explain(error: Any, where: Where, root: KeyPath) -> str:
     info = (sections[path[0]] if len(path) == 2 else Recipe).model_fields.get(path[-1]) if path else None
     if info is None:
         return f"{start}: {error['msg']}, got {show(value)}."
+    inner = ".".join(map(str, error["loc"][2:]))
+    if inner and any(isinstance(part, type) and issubclass(part, BaseModel) for part in get_args(info.annotation)):
+        unknown = "unknown key" if error["type"] == "extra_forbidden" else f"{error['msg']}, got {show(value)}"
+        return f"{start}.{inner}: {unknown}. Expected {describe(info.annotation, ())}: {info.description}."
     default = "" if info.is_required() or info.default_factory else f" (default: {_plain(info.default)})"
     wanted = describe(info.annotation, info.metadata)
     return f"{start}: expected {wanted}; got {show(value)}. It means: {info.description}{default}."

@@ -1,6 +1,10 @@
 """What `softprompt list` shows. Needs neither torch nor transformers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from softprompt.tasks import Task
 
 Row = dict[str, str]
 
@@ -13,10 +17,29 @@ def recipes() -> list[Row]:
 
 
 def tasks() -> list[Row]:
-    """Tasks with their titles."""
+    """Tasks with what they are read from, their size, metrics, split policy and templates."""
+    from softprompt.metrics import SUITES
     from softprompt.tasks import list_tasks
 
-    return [{"name": task.name, "title": task.title} for task in list_tasks()]
+    return [
+        {
+            "name": task.name,
+            "title": task.title,
+            "source": _source(task),
+            "size": ", ".join(f"{split} {count.sources:,}" for split, count in task.counts.items()),
+            "metrics": ", ".join(SUITES[task.suite].metrics),
+            "split": task.split,
+            "templates": ", ".join(task.templates),
+        }
+        for task in list_tasks()
+    ]
+
+
+def _source(task: "Task") -> str:
+    names = [name for split in task.source.files for name in task.source.names(split)]
+    hub = task.source.hub
+    on_hub = f"; hub {hub.id}{f' ({hub.config})' if hub.config else ''}" if hub else ""
+    return f"{'bundled' if task.source.bundled else ', '.join(names)}{on_hub}"
 
 
 def suites() -> list[Row]:
@@ -49,3 +72,50 @@ LISTINGS: dict[str, Callable[[], list[Row]]] = {
     "methods": methods,
     "backbones": backbones,
 }
+
+
+def as_lines(rows: Sequence[Row]) -> str:
+    """Names and titles in two columns; what else there is to a row below them."""
+    width = max(len(row["name"]) for row in rows)
+    lines = []
+    for row in rows:
+        lines.append(f"{row['name'].ljust(width)}  {row['title']}")
+        rest = [f"{key}: {value}" for key, value in row.items() if key not in ("name", "title") and value]
+        if rest:
+            lines.append(" " * (width + 2) + " | ".join(rest))
+    return "\n".join(lines)
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """A table with all that there is to each row."""
+    head = list(rows[0])
+    body = [[f"`{row['name']}`", *(row[key].replace("|", "\\|") for key in head[1:])] for row in rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *body])
+
+
+def tasks_page() -> str:
+    """docs/tasks.md: all tasks, and how one is added."""
+    return f"""# Tasks
+
+{as_markdown(tasks())}
+
+Sizes are those of the published files: sources, or rows where each row is an example of its own. A task reads its files
+from `data.dir`; `softprompt fetch TASK FOLDER` gets those whose addresses are known. Without `data.dir` it reads the
+data set of the hub, where it names one. `softprompt inspect-data TASK data.dir=FOLDER` shows what becomes of them.
+
+The first template is the one used unless `data.template` names another. `dept`: digits for labels, as in DePT's code
+(Shi and Lipani 2024). `t5`: T5's words for labels, without the task's name (Lester, Al-Rfou and Constant 2021).
+`lester`: questions and answers with their punctuation set apart, as the same paper's code has them.
+
+| split | what it does |
+| --- | --- |
+| native | train, dev and test are the files; without a test file, test is dev |
+| half_validation | dev and test are the halves of the dev file, shuffled with seed 42 |
+| dev_from_train | rows of the train file become dev (`data.dev_size`, 1,000 by default), and the dev file is the test |
+
+On top of it: `data.low_data` and `data.shots` with `data.subset`, `data.hold_out`, `data.keep`, `data.test_task`.
+What a run chose is in its `splits.json`.
+
+A task is one YAML file in `src/softprompt/tasks/`; to add one is to add a file.
+This page is written by `softprompt list tasks --markdown > docs/tasks.md`.
+"""

@@ -81,9 +81,8 @@ def dry_run(recipe: Recipe) -> DryRun:
 
 def _pairs(recipe: Recipe) -> tuple[int | None, str]:
     """Training pairs: counted where the files are there, else as the task publishes them."""
-    on_hub = recipe.data.train is None and data.hub_of(recipe.data) is not None
     try:
-        if not on_hub:  # counting would download it
+        if not data.reads_hub(recipe.data):  # counting would download it
             return len(data.load(recipe.data, recipe.seed).train), "counted"
     except ConfigError:
         if recipe.data.task is None:
@@ -91,8 +90,8 @@ def _pairs(recipe: Recipe) -> tuple[int | None, str]:
     published = load_task(recipe.data.task).train_pairs() if recipe.data.task else None
     if published is None:
         return None, "no data given"
-    cap = recipe.data.max_train
-    return (min(cap, published) if cap else published), "as published; no data given"
+    caps = (recipe.data.max_train, recipe.data.low_data, recipe.data.shots)
+    return min([published, *(cap for cap in caps if cap is not None)]), "as published; no data given"
 
 
 def _memory(backbone: Backbone, recipe: Recipe, trained: int) -> dict[str, int]:

@@ -255,13 +255,18 @@ def describe(annotation: Any, bounds: Iterable[Any]) -> str:
         if get_origin(part) is Literal:
             kinds.append("one of " * (len(get_args(part)) > 1) + ", ".join(map(str, get_args(part))))
         else:
-            kinds.append("a list of 2 numbers" if get_origin(part) is tuple else words.get(part, "a section"))
+            section = f"a section with {', '.join(getattr(part, 'model_fields', ()))}"
+            kinds.append(_list(part) if get_origin(part) is tuple else words.get(part, section))
     kinds = ["a number"] if kinds == ["a whole number", "a number"] else kinds
     kinds += ["null"] if NoneType in parts else []
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >=", "max_length": "length <="}
     limits = [f"{sign} {getattr(item, key)}" for item in bounds for key, sign in signs.items() if hasattr(item, key)]
     limits += ["of letters, digits, '.', '_' and '-'" for item in bounds if getattr(item, "pattern", None)]
     return ", ".join([" or ".join(kinds), *limits])
+
+
+def _list(kind: Any) -> str:
+    return "a list of texts" if str in get_args(kind) else "a list of 2 numbers"
 
 
 def suggest(path: KeyPath, names: Iterable[str]) -> str:

@@ -22,11 +22,13 @@ from softprompt.labels import LabelWords, distinct_targets
 from softprompt.machine import environment, peak_memory_bytes, reset_peak_memory
 from softprompt.method_config import InContextConfig
 from softprompt.methods import METHODS, Method, Steering, Untuned, room_taken, trained_count
-from softprompt.metrics import SuiteResult, find_suite, score_suite, with_bertscore
+from softprompt.metrics import SuiteResult, find_suite, score_suite, with_bertscore, with_metrics
+from softprompt.segments import joined
 from softprompt.tasks import load_task
-from softprompt.types import Example
+from softprompt.truncate import cut_splits, rooms
+from softprompt.types import Example, Splits
 
-SCORES, STATUS, RECIPE = "scores.json", "status.json", "recipe.yaml"
+SCORES, STATUS, RECIPE, SPLITS = "scores.json", "status.json", "recipe.yaml", "splits.json"
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,13 @@ class Job:
     train: Sequence[Encoded]
     dev: Sequence[Encoded]
     test: Sequence[Example]
+    splits: Mapping[str, Any]
+    """What splits.json keeps of train, dev and test: their sizes and checksums, and what was cut off them."""
 
     @property
     def labels(self) -> tuple[str, ...] | None:
         """What an answer may be, where the recipe wants label words."""
-        return distinct_targets(self.examples) if self.recipe.decode.labels else None
+        return label_choices(self.recipe, self.examples)
 
 
 def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
@@ -97,41 +101,70 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
         DataError: malformed data, or texts that do not fit the window.
         BackboneError: no such backbone, or one that the method cannot steer.
     """
-    known: list[tuple[Any, Backbone, Job]] = []
+    known: list[tuple[Any, Backbone, Splits, Job]] = []
     jobs = {}
     for arm, own in arms.items():
-        with_bertscore(find_suite(suite_of(own)), own.score.bertscore)
+        with_bertscore(with_metrics(find_suite(suite_of(own)), own.score.metrics), own.score.bertscore)
         asked = (own.backbone, own.data, own.seed)
-        if not any(asked == seen for seen, _, _ in known):
+        if not any(asked == seen for seen, *_ in known):
             plan = Backbone.plan(own.backbone.id, revision=own.backbone.revision, tokenizer=True)
             splits = data.load(own.data, own.seed)
-            train, dev = encode_pairs(plan, splits.train), encode_pairs(plan, splits.dev)
-            known.append((asked, plan, Job(own, splits.train, train, dev, splits.test)))
-        plan, shared = next((plan, job) for seen, plan, job in known if seen == asked)
-        jobs[arm] = replace(shared, recipe=own)
-        if not shared.train and own.method.name in METHODS:
-            raise ConfigError(
-                f"data.train: the task {own.data.task!r} has no training part; got no training file. "
-                "Set data.train=FILE, or method=untuned to score the backbone alone."
-            )
-        _require_room(plan, jobs[arm])
+            known.append((asked, plan, splits, _encoded(plan, own, splits)))
+        plan, splits, shared = next((plan, splits, job) for seen, plan, splits, job in known if seen == asked)
+        jobs[arm] = _with_room(plan, replace(shared, recipe=own), splits)
     return jobs
 
 
-def _require_room(plan: Backbone, job: Job) -> None:
+def _encoded(plan: Backbone, recipe: Recipe, splits: Splits) -> Job:
+    train, dev = encode_pairs(plan, splits.train), encode_pairs(plan, splits.dev)
+    return Job(recipe, splits.train, train, dev, splits.test, data.record_of(splits))
+
+
+def _with_room(plan: Backbone, job: Job, splits: Splits) -> Job:
+    """The job with its texts cut to the window where the recipe says so; DataError if they do not fit."""
     method = build_method(replace(plan, model=copy.deepcopy(plan.model)), job.recipe)  # some methods change the model
-    offset = room_taken(plan, method or build_untrained(plan, job))
+    if method is not None and not job.train:
+        lacking = f"the task {job.recipe.data.task!r} has none" if job.recipe.data.task else "the data has none"
+        raise ConfigError(
+            f"data.train: method {job.recipe.method.name} needs training pairs, and {lacking}. "
+            "Set data.train=FILE, or method=untuned to score the backbone alone."
+        )
+    offset = room_taken(plan, method or build_untrained(plan, job.recipe, job.examples))
+    answer = answer_room(plan, job.recipe, job.examples)
+    if job.recipe.data.truncate == "source":
+        splits, cuts = cut_splits(plan, splits, rooms(plan, job.recipe, offset, answer))
+        job = _encoded(plan, job.recipe, splits)
+        job = replace(job, splits={name: {**job.splits[name], "cut": asdict(cut)} for name, cut in cuts.items()})
+        for name, cut in cuts.items():
+            if cut.examples:
+                say(f"{name}: {cut.examples} of {cut.of} sources cut at their end, by {cut.tokens} tokens")
+    _require_room(plan, job, offset, answer, learns=method is not None)
+    return job
+
+
+def _require_room(plan: Backbone, job: Job, offset: int, answer: int, *, learns: bool) -> None:
     sources = encode_sources(plan, [example.source for example in job.test])
-    answer = job.recipe.decode.max_new_tokens
-    if job.labels is not None:
-        answer = max(map(len, LabelWords.of(plan, job.labels, job.recipe.decode).ids))
-    room_for_answer = answer if plan.family == "causal" else 0
-    require_fit([len(row) for row in sources], plan.window, what="test sources", offset=offset + room_for_answer)
-    if method is not None:
+    require_fit([len(row) for row in sources], plan.window, what="test sources", offset=offset + answer)
+    if learns:
         limits = [limit for limit in (plan.window, job.recipe.train.max_length) if limit is not None]
         room = min(limits) if limits else None
         for what, pairs in (("training pairs", job.train), ("dev pairs", job.dev)):
             require_fit([positions_taken(plan, pair) for pair in pairs], room, what=what, offset=offset)
+
+
+def label_choices(recipe: Recipe, train: Sequence[Example]) -> tuple[str, ...] | None:
+    """What an answer may be, where the recipe wants label words: those of its task, else the training targets."""
+    if not recipe.decode.labels:
+        return None
+    return data.label_words(recipe.data) or distinct_targets(train)
+
+
+def answer_room(backbone: Backbone, recipe: Recipe, train: Sequence[Example]) -> int:
+    """Positions of the window that an answer takes behind its source: none in an encoder's. Errors as `LabelWords`."""
+    labels, answer = label_choices(recipe, train), recipe.decode.max_new_tokens
+    if labels is not None:
+        answer = max(map(len, LabelWords.of(backbone, labels, recipe.decode).ids))
+    return answer if backbone.family == "causal" else 0
 
 
 def _order(recipe: Recipe) -> list[str]:
@@ -182,8 +215,8 @@ def _run_arm(arm: str, job: Job, place: Path, *, root: Path, whole: Recipe, quie
     )
     whole_hash, total = backbone.hash(), backbone.parameter_count()
     method = build_method(backbone, recipe)
-    steering = method or build_untrained(backbone, job)
-    _open_folder(place, recipe, backbone, root=root, whole=whole)
+    steering = method or build_untrained(backbone, recipe, job.examples)
+    _open_folder(place, job, backbone, root=root, whole=whole)
     try:
         frozen = backbone.frozen_hash()
         training: dict[str, Any] | None = None
@@ -217,25 +250,26 @@ def build_method(backbone: Backbone, recipe: Recipe) -> Method | None:
     return METHODS[recipe.method.name](backbone, recipe.method)
 
 
-def build_untrained(backbone: Backbone, job: Job) -> Steering:
-    """The steering of a recipe by which nothing is trained.
+def build_untrained(backbone: Backbone, recipe: Recipe, examples: Sequence[Example]) -> Steering:
+    """The steering of a recipe by which nothing is trained; `examples`: the training pairs that it may show.
 
     Raises:
         ConfigError: see `InContext.build`.
     """
-    config = job.recipe.method
-    if isinstance(config, InContextConfig):
-        return InContext.build(backbone, config, job.examples, job.recipe.seed)
+    if isinstance(recipe.method, InContextConfig):
+        return InContext.build(backbone, recipe.method, examples, recipe.seed)
     return Untuned()
 
 
-def _open_folder(place: Path, recipe: Recipe, backbone: Backbone, *, root: Path, whole: Recipe) -> None:
+def _open_folder(place: Path, job: Job, backbone: Backbone, *, root: Path, whole: Recipe) -> None:
     for folder in (root, place):
         folder.mkdir(parents=True, exist_ok=True)
     write_text_atomic(root / RECIPE, dump_yaml(whole))
     if place != root:
-        write_text_atomic(place / RECIPE, dump_yaml(recipe))
-    env = environment(backbone.device) | {"data": data.identity(recipe.data)}
+        write_text_atomic(place / RECIPE, dump_yaml(job.recipe))
+    chosen = {**data.choices_of(job.recipe.data), "parts": job.splits}
+    write_text_atomic(place / SPLITS, json.dumps(chosen, indent=2) + "\n")
+    env = environment(backbone.device) | {"data": data.identity(job.recipe.data)}
     write_text_atomic(root / "env.json", json.dumps(env, indent=2) + "\n")
     write_text_atomic(root / STATUS, json.dumps({"status": "running"}) + "\n")
 
@@ -284,10 +318,8 @@ def _score(
     total: int,
     method: Method | None,
 ) -> ArmResult:
-    suite = suite_of(recipe)
     texts = [row.text for row in rows]
-    bertscore = recipe.score.bertscore
-    scored = score_suite(suite, texts, [example.targets for example in test], bertscore) if test else None
+    scored = score_outputs(recipe, test, texts) if test else None
     trained = trained_count(method) if method else 0
     stored = method.stored_count() if method else 0
     return ArmResult(
@@ -304,17 +336,25 @@ def _score(
         },
         training=training,
         decoding=decoding,
-        groups=_group_scores(suite, test, texts, bertscore),
+        groups=_group_scores(recipe, test, texts),
     )
 
 
 def suite_of(recipe: Recipe) -> str:
-    """The recipe's own suite, else its task's, else `e2e`."""
-    return recipe.score.suite or (load_task(recipe.data.task).suite if recipe.data.task else "e2e")
+    """The recipe's own suite, else its task's, else `accuracy` where labels are learned, else `e2e`."""
+    otherwise = "accuracy" if recipe.data.labels else "e2e"
+    return recipe.score.suite or (load_task(recipe.data.task).suite if recipe.data.task else otherwise)
+
+
+def score_outputs(recipe: Recipe, test: Sequence[Example], texts: Sequence[str]) -> SuiteResult:
+    """The recipe's suite over the decoded texts of its test rows."""
+    columns = load_task(recipe.data.task).join if recipe.data.task else ()
+    outputs, references = joined(test, texts, columns)
+    return score_suite(suite_of(recipe), outputs, references, recipe.score.bertscore, recipe.score.metrics)
 
 
 def _group_scores(
-    suite: str, test: Sequence[Example], texts: Sequence[str], bertscore: str | None
+    recipe: Recipe, test: Sequence[Example], texts: Sequence[str]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Seen and unseen categories apart, where the task says which is which."""
     groups: dict[str, list[int]] = {}
@@ -322,7 +362,7 @@ def _group_scores(
         if isinstance(example.meta.get("seen"), bool):
             groups.setdefault("seen" if example.meta["seen"] else "unseen", []).append(index)
     return {
-        name: _plain(score_suite(suite, [texts[i] for i in chosen], [test[i].targets for i in chosen], bertscore))
+        name: _plain(score_outputs(recipe, [test[i] for i in chosen], [texts[i] for i in chosen]))
         for name, chosen in sorted(groups.items())
     }
 
@@ -335,10 +375,10 @@ def _write_predictions(place: Path, test: Sequence[Example], rows: Sequence[Deco
     (place / "predictions").mkdir(exist_ok=True)
     lines = [
         json.dumps(
-            {"source": example.source, "prediction": row.text, "references": list(example.targets), **example.meta},
+            {"source": each.source, "prediction": row.text, "references": list(each.scored_against), **each.meta},
             ensure_ascii=False,
         )
-        for example, row in zip(test, rows, strict=True)
+        for each, row in zip(test, rows, strict=True)
     ]
     write_text_atomic(place / "predictions" / "test.jsonl", "".join(f"{line}\n" for line in lines))
 

@@ -13,7 +13,7 @@ _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 def linearise(fields: Mapping[str, Any]) -> str:
     """Return `name : X | Type : Y`, in the mapping's own order (Li & Liang 2021's format for tables)."""
-    return " | ".join(f"{key} : {_text(value)}" for key, value in fields.items())
+    return " | ".join(f"{key} : {as_text(value)}" for key, value in fields.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Template:
             if value is None or isinstance(value, list):
                 got = "null" if value is None else "a list in a list"
                 raise DataError(f"{where}: expected a text in column {name!r}, got {got}.")
-            parts += [_text(value), literal]
+            parts += [as_text(value), literal]
         text = "".join(parts).strip()
         if not text:
             raise DataError(
@@ -98,7 +98,8 @@ def parse_template(text: str, name: str) -> Template:
     return Template(tuple(literals), tuple(columns))
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A column's value as templates write it: a mapping linearised, `true` and `false`, else `str`."""
     if isinstance(value, Mapping):
         return linearise(value)
     if isinstance(value, bool):

@@ -1,22 +1,9 @@
 """Fixtures: the official files where a neighbouring folder `shared` holds them."""
 
-import tarfile
 from pathlib import Path
 
 import pytest
-
-ARCHIVES = Path(__file__).resolve().parents[3] / "shared" / "data"
-
-
-def unpacked(name: str, factory: pytest.TempPathFactory) -> Path:
-    """The folder of one data set, unpacked; the test is skipped where it is not here."""
-    archive_path = ARCHIVES / f"{name}.tar.xz"
-    if not archive_path.is_file():
-        pytest.skip(f"the official {name} files are not here: {archive_path}")
-    folder = factory.mktemp(name)
-    with tarfile.open(archive_path) as archive:
-        archive.extractall(folder, filter="data")
-    return folder / name
+from archives import unpacked
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +24,18 @@ def squadshifts_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def xquad_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return unpacked("xquad_en", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def webnlg_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpacked("webnlg", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def dart_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpacked("dart", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def scitldr_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpacked("scitldr", tmp_path_factory)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from softprompt.config import DataConfig
-from softprompt.data import files, fingerprint, load
+from softprompt.data import fingerprint, load, origins
 from softprompt.data.e2e import parse_mr, read_e2e
+from softprompt.data.e2e_tokens import tokenise
 from softprompt.errors import ConfigError, DataError
 
 ROW = '"name[A], area[b]",text\n'
@@ -44,10 +45,10 @@ def test_errors_name_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text('mr,ref\n"name[A]","two\nlines"\nname(B),x\n')
     with pytest.raises(DataError, match=r"t.csv:4: expected slots"):
-        read_e2e(path)
+        list(read_e2e(path))
     path.write_text("MR\nname[A]\n")
     with pytest.raises(DataError, match=r"t.csv:2: expected a column 'mr'.*Columns here: 'MR'"):
-        read_e2e(path)
+        list(read_e2e(path))
 
 
 def test_own_files_in_the_official_format(tmp_path: Path) -> None:
@@ -62,6 +63,8 @@ def test_own_files_in_the_official_format(tmp_path: Path) -> None:
     assert [x.targets for x in splits.dev] == [("text", "two lines")] and splits.dev == splits.test
     raw = load(data.model_copy(update={"input": "{mr}"}), 1)
     assert raw.train[0].source == "name[A], area[b]"
+    tokenised = load(data.model_copy(update={"input": "{table_tokenised}", "target": "{ref_tokenised}!"}), 1)
+    assert [(x.source, x.targets) for x in tokenised.train[1:]] == [("name : A | area : b", ("two lines!",))]
 
 
 def test_folder_errors(tmp_path: Path) -> None:
@@ -91,18 +94,44 @@ def test_official_counts(e2e_folder: Path) -> None:
     assert len(splits.dev) == 547 and sum(len(x.targets) for x in splits.dev) == 4_672
     assert len(splits.test) == 630 and sum(len(x.targets) for x in splits.test) == 4_693
     assert not any("\n" in text for part in (splits.train, splits.dev, splits.test) for x in part for text in x.targets)
-    hashes = fingerprint(files(data))
+    tokenised = load(data.model_copy(update={"template": "tokenised"}), 101).test
+    assert [x.scored_against for x in tokenised] == [x.targets for x in splits.test] != [x.targets for x in tokenised]
+    hashes = fingerprint(origins(data))
     assert list(hashes) == ["train", "dev", "test"]
     assert hashes["train"] == "f27d48df45815288ab15619d47a79028c300fbb7f42e373668aba0b98c1d57c6"
     raw = load(data.model_copy(update={"input": "{mr}"}), 101)
     assert len(raw.dev) == 547 and raw.dev[0].source.startswith("name[")
 
 
-@pytest.mark.parametrize(("name", "paper", "lines"), [("devset", "valid", 4_672), ("testset_w_refs", "test", 4_693)])
-def test_sources_equal_the_papers_files(e2e_folder: Path, name: str, paper: str, lines: int) -> None:
-    """All sources, in order, against Li & Liang's formatted files; their values are tokenised, so without spaces."""
+PAPER = [("devset", "valid", 4_672, 4_671), ("testset_w_refs", "test", 4_693, 4_569)]
+"""Official file, Li & Liang's file made of it, lines, and those whose tokenised target is theirs."""
+
+
+@pytest.mark.parametrize(("name", "paper", "lines", "same"), PAPER)
+def test_the_papers_files_line_by_line(e2e_folder: Path, name: str, paper: str, lines: int, same: int) -> None:
+    """All sources, in order: equal without spaces as they are, and equal with them where tokenised."""
     text = (e2e_folder / "prefixtuning_format" / f"src1_{paper}.txt").read_text(encoding="utf-8")
-    want = [re.sub(r"\s", "", line.split("||")[0]) for line in text.splitlines()]
-    got = [re.sub(r"\s", "", record.values["table"]) for record in read_e2e(e2e_folder / f"{name}.csv")]
-    assert len(got) == lines
-    assert got == want
+    theirs = [tuple(part.strip() for part in line.split("||")) for line in text.splitlines()]
+    ours = [record.values for record in read_e2e(e2e_folder / f"{name}.csv")]
+    assert len(theirs) == len(ours) == lines
+    squeezed = [tuple(re.sub(r"\s", "", part) for part in pair) for pair in theirs]
+    assert [tuple(re.sub(r"\s", "", row[column]) for column in ("table", "ref")) for row in ours] == squeezed
+    assert [row["table_tokenised"] for row in ours] == [source for source, _ in theirs]
+    assert sum(row["ref_tokenised"] == target for row, (_, target) in zip(ours, theirs, strict=True)) == same
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("It's £20-25, isn't it?", "It 's £ 20 - 25 , isn 't it ?"),
+        ("A 5-star, non-family-friendly pub.", "A 5 - star , non - family - friendly pub ."),
+        ("The 'Green Man', by d'oeuvre...but", "The ' Green Man ' , by d'oeuvre ... but"),
+        ("'Aromi' is £30.99.", "' Aromi ' is £ 30.99 ."),
+        ('riverside,they  said\n"no"', 'riverside , they said " no "'),
+        ("price : £20-£25..", "price : £ 20- £ 25 .."),
+        ("", ""),
+    ],
+)
+def test_tokenise(text: str, tokens: str) -> None:
+    assert tokenise(text) == tokens
+    assert tokenise(tokens) == tokens

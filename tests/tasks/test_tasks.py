@@ -1,21 +1,33 @@
 """Task files: what they say, and that each is complete."""
 
+from inspect import signature
+from pathlib import Path
+
 import pytest
 
 from softprompt.config import DecodeConfig
-from softprompt.data import READERS
+from softprompt.data import READERS, SHAPES
 from softprompt.errors import ConfigError
+from softprompt.metrics import find_suite
 from softprompt.tasks import list_tasks, load_task
 from softprompt.template import parse_template
 
 
 def test_all_tasks_are_complete() -> None:
     tasks = list_tasks()
-    assert {"e2e", "gazette"} <= {task.name for task in tasks}
+    names = {task.name for task in tasks}
+    assert {"e2e", "gazette", "webnlg", "dart", "xsum", "xsum-news-to-sports", "xsum-within-news", "scitldr"} <= names
     for task in tasks:
         assert task.title and task.citation and task.licence and task.suite
-        assert task.source.kind in READERS and task.source.files
-        assert parse_template(task.template.input, "x").columns and parse_template(task.template.target, "x").columns
+        assert task.source.kind in READERS and set(task.source.files) <= {"train", "dev", "test"}
+        assert task.source.shape is None or task.source.shape in SHAPES
+        signature(READERS[task.source.kind]).bind(Path(), **task.source.options)
+        find_suite(task.suite)
+        assert task.source.files.keys() & {"train", "test"}
+        for wording in task.templates.values():
+            if wording.references is not None:
+                assert parse_template(wording.references, "x").columns
+            assert parse_template(wording.input, "x").columns and parse_template(wording.target, "x").columns
         DecodeConfig.model_validate(dict(task.decode))
 
 
@@ -34,5 +46,5 @@ def test_decode_settings_of_another_strategy_are_left_out() -> None:
 
 @pytest.mark.parametrize("name", ["e2", "../e2e", "", "a" * 9999])
 def test_unknown(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"unknown task .*Expected one of: e2e, gazette"):
+    with pytest.raises(ConfigError, match=r"unknown task .*Expected one of: .*e2e, gazette"):
         load_task(name)

@@ -1,8 +1,11 @@
 """Reader of the official E2E NLG Challenge files (Novikova, Dušek and Rieser 2017): CSV with the columns mr and ref."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from softprompt.data.e2e_tokens import tokenise
 from softprompt.data.table import Record, need_columns, read_table
 from softprompt.errors import DataError
 from softprompt.template import linearise
@@ -23,15 +26,21 @@ _SLOT = re.compile(r"\s*([^\[\],]+)\[(.*?)\]\s*(?:,(?=\s*[^\[\],]+\[)|\Z)", re.D
 _BREAK = re.compile(r"\s*[\r\n]+\s*")
 
 
-def read_e2e(path: Path) -> list[Record]:
-    """Read one official file, row order kept: columns `mr` (as it is), `table` (linearised) and `ref`.
+def read_e2e(path: Path) -> Iterator[Record]:
+    """Yield the rows of one official file, in its order: columns `mr` (as it is), `table` (linearised) and `ref`.
 
     A line break within a reference (three rows of the official files) becomes a space; nothing else is changed.
+    `table_tokenised` and `ref_tokenised` are the two as Li & Liang's formatted files have them: see `tokenise`.
     Raises ConfigError for a missing file, DataError with `file:line` for its content.
     """
-    records = read_table(path)
-    need_columns(records[0], ("mr", "ref"))
-    return [_record(record) for record in records]
+    tables: dict[str, dict[str, str]] = {}
+    for record in read_table(path):
+        need_columns(record, ("mr", "ref"))
+        mr, ref = str(record.values["mr"]), _BREAK.sub(" ", str(record.values["ref"]))
+        if mr not in tables:  # one mr has eight references
+            tables[mr] = _tables(mr, record.where)
+        values = {"mr": mr, **tables[mr], "ref": ref, "ref_tokenised": tokenise(ref)}
+        yield replace(record, values=values)
 
 
 def parse_mr(text: str, where: str) -> dict[str, str]:
@@ -58,7 +67,6 @@ def parse_mr(text: str, where: str) -> dict[str, str]:
     return slots
 
 
-def _record(record: Record) -> Record:
-    mr, ref = str(record.values["mr"]), str(record.values["ref"])
-    table = linearise({SLOTS[slot]: value for slot, value in parse_mr(mr, record.where).items()})
-    return Record({"mr": mr, "table": table, "ref": _BREAK.sub(" ", ref)}, record.path, record.line)
+def _tables(mr: str, where: str) -> dict[str, str]:
+    table = linearise({SLOTS[slot]: value for slot, value in parse_mr(mr, where).items()})
+    return {"table": table, "table_tokenised": tokenise(table)}

@@ -1,23 +1,30 @@
-"""Readers of plain files (JSONL, CSV, TSV) -> records that know their line."""
+"""Reader of plain files (JSONL, CSV, TSV, Parquet) -> records that know their line. One record in memory at a time."""
 
 import csv
-import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from softprompt.data.lines import read_lines, suffix_of
+from softprompt.data.parquet import read_parquet
 from softprompt.errors import ConfigError, DataError
 from softprompt.recipes import nearest
 
-SUFFIXES = {".jsonl": "", ".ndjson": "", ".json": "", ".csv": ",", ".tsv": "\t"}
-"""Kinds of file by their ending, with the separator of fields (none: one JSON object a line)."""
+JSON = (".jsonl", ".ndjson", ".json")
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+PARQUET = ".parquet"
+KINDS = (*JSON, *SEPARATORS, PARQUET)
+"""Kinds of file by their ending; all but Parquet may also be packed (.gz)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row: its values by column, and where it starts: `line` (from 1), or `place` in a file not of lines."""
+    """One row: its values by column, and where it starts.
+
+    `line` counts from 1 (in Parquet it is the row); None: not in lines, and `place` says where, such as `entry 7`.
+    """
 
     values: Mapping[str, Any]
     path: Path
@@ -30,41 +37,40 @@ class Record:
         return f"{self.path}:{self.line}" if self.line is not None else f"{self.path}: {self.place}"
 
 
-def read_table(path: Path) -> list[Record]:
-    """Read a JSONL (.jsonl, .ndjson, .json), CSV or TSV file in UTF-8, in file order; blank lines are skipped.
+def read_table(
+    path: Path,
+    *,
+    separator: str | None = None,
+    columns: Sequence[str] | None = None,
+    quoting: bool = True,
+    surplus: bool = False,
+    short: bool = False,
+    rename: Mapping[str, str] | None = None,
+) -> Iterator[Record]:
+    """Yield the rows of a JSONL (.jsonl, .ndjson, .json), CSV, TSV or Parquet file, in file order.
 
-    CSV and TSV have a header row; a field that holds the separator, a quote or a line break is quoted by `"`.
+    Text is UTF-8, blank lines are skipped. CSV and TSV have a header row, or `columns` names the fields of a file that
+    has none; a field that holds the separator, a quote or a line break is quoted by `"`, or, with `quoting` off,
+    quotes are plain characters. `separator` makes a file with any ending one of separated fields. With `surplus`,
+    fields behind the last column are left out; with `short`, rows of too few fields. `rename`: column of the file ->
+    its name here, where the file has it.
     Raises ConfigError for a file that is not there or of another kind, DataError with `file:line` for its content.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ConfigError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}; got {suffix or 'no ending'!r}.")
-    text = read_text(path)
-    records = list(_csv_records(path, text, SUFFIXES[suffix]) if SUFFIXES[suffix] else _json_records(path, text))
-    if not records:
-        raise DataError(f"{path}: expected at least one row, got none. Is it the right file?")
-    return records
-
-
-def read_text(path: Path) -> str:
-    """Read a UTF-8 file, with or without a byte order mark, line ends as they are; errors as `read_table`."""
-    try:
-        raw = path.expanduser().read_bytes()
-    except FileNotFoundError:
-        near = nearest(path.name, _neighbours(path), "; nearest there: ")
-        raise ConfigError(f"{path}: there is no such data file{near}. Check the path in the recipe's data.") from None
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(
-            f"{path}: the data file cannot be read ({reason}). Check the path in the recipe's data."
-        ) from None
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}:{line}: expected UTF-8 text, got the byte {raw[error.start]:#04x}. Save the file as UTF-8."
-        ) from None
+    suffix = suffix_of(path)
+    separator = separator or SEPARATORS.get(suffix)
+    rows: Iterable[tuple[int, Mapping[str, Any]]]
+    if separator is not None:
+        rows = _separated(path, separator, columns, quoting, surplus, short)
+    elif suffix in JSON:
+        rows = _json(path)
+    elif suffix == PARQUET:
+        rows = read_parquet(path)
+    else:
+        raise ConfigError(f"{path}: expected a file that ends in {', '.join(KINDS)}; got {suffix or 'no ending'!r}.")
+    for line, values in rows:
+        if rename:
+            values = {rename.get(name, name): value for name, value in values.items()}
+        yield Record(values, path, line)
 
 
 def need_columns(record: Record, columns: tuple[str, ...]) -> None:
@@ -77,16 +83,12 @@ def need_columns(record: Record, columns: tuple[str, ...]) -> None:
             )
 
 
-def _neighbours(path: Path) -> list[str]:
-    try:
-        return [item.name for item in path.expanduser().parent.iterdir()]
-    except (OSError, RuntimeError):
-        return []
-
-
-def _csv_records(path: Path, text: str, separator: str) -> Iterator[Record]:
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    header: list[str] | None = None
+def _separated(
+    path: Path, separator: str, columns: Sequence[str] | None, quoting: bool, surplus: bool, short: bool
+) -> Iterator[tuple[int, dict[str, str]]]:
+    dialect: dict[str, Any] = {"delimiter": separator, "quoting": csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE}
+    rows = csv.reader(read_lines(path), strict=True, **dialect)
+    header = list(columns) if columns else None
     while True:
         line = rows.line_num + 1
         try:
@@ -104,17 +106,19 @@ def _csv_records(path: Path, text: str, separator: str) -> Iterator[Record]:
             twice = next((name for name in row if row.count(name) > 1), None)
             if twice is not None:
                 raise DataError(f"{path}:{line}: expected different column names, got {twice!r} twice. Rename one.")
-        elif len(row) != len(header):
+        elif len(row) < len(header) and short:
+            continue
+        elif len(row) < len(header) or (len(row) > len(header) and not surplus):
             raise DataError(
                 f"{path}:{line}: expected {len(header)} fields ({', '.join(header)}), got {len(row)}. "
                 f"Quote a field that holds the separator {separator!r}, and fill in or drop a short row."
             )
         else:
-            yield Record(dict(zip(header, row, strict=True)), path, line)
+            yield line, dict(zip(header, row, strict=False))
 
 
-def _json_records(path: Path, text: str) -> Iterator[Record]:
-    for line, row in enumerate(text.split("\n"), 1):
+def _json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, row in enumerate(read_lines(path), 1):
         if not row.strip():
             continue
         try:
@@ -127,7 +131,7 @@ def _json_records(path: Path, text: str) -> Iterator[Record]:
                 f'{path}:{line}: expected one JSON object a line, such as {{"source": ..., "target": ...}}; '
                 f"got {type(value).__name__}."
             )
-        yield Record(value, path, line)
+        yield line, value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

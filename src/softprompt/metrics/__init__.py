@@ -6,6 +6,7 @@ Files are read by `softprompt.metrics.files`, scored and compared with confidenc
 
 from softprompt.metrics.base import Metric, MetricFactory, References, Score, Unavailable
 from softprompt.metrics.suite import (
+    METRICS,
     SUITES,
     PreparedSuite,
     Suite,
@@ -14,9 +15,11 @@ from softprompt.metrics.suite import (
     prepare_suite,
     score_suite,
     with_bertscore,
+    with_metrics,
 )
 
 __all__ = [
+    "METRICS",
     "SUITES",
     "Metric",
     "MetricFactory",
@@ -30,4 +33,5 @@ __all__ = [
     "prepare_suite",
     "score_suite",
     "with_bertscore",
+    "with_metrics",
 ]

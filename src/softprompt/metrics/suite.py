@@ -148,6 +148,16 @@ SUITES: Final[Mapping[str, Suite]] = MappingProxyType(
 )
 """To add a metric: write its file, name it here."""
 
+METRICS: Final[Mapping[str, MetricFactory]] = MappingProxyType(
+    {
+        **{"bleu": Bleu, "nist": Nist, "meteor": Meteor, "rouge_l": RougeL, "cider": Cider, "ter": Ter, "chrf": ChrF},
+        **{name: rouge(name) for name in ("rouge1", "rouge2", "rougeL")},
+        **{"exact_match": ExactMatch, "f1": AnswerF1, "accuracy": Accuracy, "f1_macro": MacroF1},
+        **{"matthews": Matthews, "pearson": Pearson, "spearman": Spearman},
+    }
+)
+"""Metrics that any data may be scored by: what a name means that the suite has not got."""
+
 
 def find_suite(name: str) -> Suite:
     """The suite called `name`.
@@ -162,6 +172,21 @@ def find_suite(name: str) -> Suite:
     return SUITES[name]
 
 
+def with_metrics(suite: Suite, names: Sequence[str]) -> Suite:
+    """The suite with these metrics only, in this order: its own where it has them, else those of `METRICS`; (): as is.
+
+    Raises:
+        ConfigError: There is no such metric.
+    """
+    known = {**METRICS, **suite.metrics}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"Expected metrics out of {', '.join(known)}, got {unknown[0]!r}.{hint}")
+    return replace(suite, metrics=MappingProxyType({name: known[name] for name in names})) if names else suite
+
+
 def with_bertscore(suite: Suite, model: str | None) -> Suite:
     """The suite with BERTScore by `model` (hub id or folder, `:LAYER` behind it) after its own metrics; None: as is."""
     if model is None:
@@ -169,25 +194,31 @@ def with_bertscore(suite: Suite, model: str | None) -> Suite:
     return replace(suite, metrics=MappingProxyType({**suite.metrics, "bertscore": bertscore(model)}))
 
 
-def prepare_suite(name: str, references: References, bertscore_model: str | None = None) -> PreparedSuite:
-    """The suite `name`, ready to score systems against `references`.
+def prepare_suite(
+    name: str, references: References, bertscore_model: str | None = None, metrics: Sequence[str] = ()
+) -> PreparedSuite:
+    """The suite `name`, or only some `metrics`, ready to score systems against `references`.
 
     Raises:
-        ConfigError: There is no such suite.
+        ConfigError: There is no such suite or metric.
         DataError: There is no segment, or a segment has no reference.
     """
-    return PreparedSuite(with_bertscore(find_suite(name), bertscore_model), references)
+    return PreparedSuite(with_bertscore(with_metrics(find_suite(name), metrics), bertscore_model), references)
 
 
 def score_suite(
-    name: str, hypotheses: Sequence[str], references: References, bertscore_model: str | None = None
+    name: str,
+    hypotheses: Sequence[str],
+    references: References,
+    bertscore_model: str | None = None,
+    metrics: Sequence[str] = (),
 ) -> SuiteResult:
-    """Scores one system by the suite `name`: `hypotheses[i]` against all of `references[i]`.
+    """Scores one system by the suite `name`, or only some `metrics`: `hypotheses[i]` against all of `references[i]`.
 
     Raises:
-        ConfigError: There is no such suite.
+        ConfigError: There is no such suite or metric.
         DataError: Nothing to score, unequal counts, or a segment without a reference.
     """
     if not isinstance(hypotheses, str) and len(references):
         check_hypotheses(hypotheses, len(references))  # before the slow part
-    return prepare_suite(name, references, bertscore_model).score(hypotheses)
+    return prepare_suite(name, references, bertscore_model, metrics).score(hypotheses)

@@ -6,12 +6,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from softprompt.errors import ConfigError
 from softprompt.recipes import nearest, read_yaml
 
 Split = Literal["train", "dev", "test"]
+Policy = Literal["native", "half_validation", "dev_from_train"]
+"""How the three parts are made: see `softprompt.data.split`."""
 
 
 class _Part(BaseModel):
@@ -33,7 +35,7 @@ class Hub(_Part):
     id: str
     config: str | None = None
     revision: str | None = Field(default=None, description="branch, tag or commit; None: the default")
-    splits: Mapping[Split, str] = Field(description="our split -> the hub's")
+    splits: Mapping[Split, str] = Field(description="our split -> the hub's, or several: train+validation")
     columns: Mapping[str, str] = Field(
         default_factory=dict, description="our column -> the hub's, as a path with dots; the others keep their names"
     )
@@ -46,8 +48,15 @@ class Source(_Part):
     """Where a task's rows come from."""
 
     kind: str = Field(description="reader, a key of softprompt.data.READERS")
+    options: Mapping[str, Any] = Field(default_factory=dict, description="arguments of the reader")
+    shape: str | None = Field(
+        default=None, description="what makes rows of its records, a key of softprompt.data.SHAPES"
+    )
+    skip: Mapping[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="column -> values; rows that have one of them are left out"
+    )
     bundled: str | None = Field(default=None, description="folder in the package's assets; None: the user's data.dir")
-    files: Mapping[Split, str] = Field(min_length=1, description="file name of each split, in the folder")
+    files: Mapping[Split, str | tuple[str, ...]] = Field(description="file name or names of each split, in the folder")
     fetch: tuple[Download, ...] = Field(default=(), description="where the files come from")
     hub: Hub | None = Field(default=None, description="read where data.dir is not given")
     train_targets: Literal["all", "first"] = Field(default="all", description="targets of a row that are trained on")
@@ -58,12 +67,49 @@ class Source(_Part):
         default=None, description="columns kept as meta; None: all that no template uses"
     )
 
+    def names(self, split: Split) -> tuple[str, ...]:
+        """The file names of one split."""
+        names = self.files[split]
+        return (names,) if isinstance(names, str) else names
 
-class Templates(_Part):
-    """The task's own source and target templates, over the columns of its reader."""
+
+class FieldValues(_Part):
+    """Rows whose column `field` holds one of `values` (compared as text)."""
+
+    field: str = Field(description="column of the data")
+    values: tuple[str, ...] = Field(min_length=1, description="list of its values")
+
+
+class Labels(_Part):
+    """A verbaliser: the word that is learned for each value that a column of the data may have."""
+
+    column: str = Field(description="column with the label")
+    words: Mapping[str, str] = Field(min_length=1, description="value in the data (as text) -> word")
+
+    def distinct(self) -> tuple[str, ...]:
+        """The words, each once, in their order: labels of two tasks correspond by it."""
+        return tuple(dict.fromkeys(self.words.values()))
+
+
+class Numbers(_Part):
+    """A column of numbers that is learned as text with one decimal, rounded to a multiple of `step`."""
+
+    column: str = Field(description="column with the number")
+    step: float = Field(gt=0, description="the texts are multiples of it")
+    low: float
+    high: float
+
+
+class Wording(_Part):
+    """Source and target templates over the columns of the reader, and what stands for the label."""
 
     input: str = Field(description="source text template")
     target: str = Field(description="target text template")
+    references: str | None = Field(
+        default=None, description="template of what predictions are scored against; None: the target"
+    )
+    labels: Labels | None = None
+    numbers: Numbers | None = None
 
 
 class Counts(_Part):
@@ -89,13 +135,34 @@ class Task(_Part):
     licence: str
     url: str | None = None
     source: Source
-    template: Templates
+    templates: Mapping[str, Wording] = Field(min_length=1, description="by name; the first is the default")
     suite: str = Field(description="scoring suite")
+    split: Policy = Field(default="native", description="how train, dev and test are made where a recipe is silent")
+    dev_size: int | None = Field(default=None, description="rows that `dev_from_train` takes where a recipe is silent")
+    hold_out: FieldValues | None = Field(default=None, description="rows that only the test has, and it no others")
+    keep: FieldValues | None = Field(default=None, description="only rows that train and dev have; None: all")
+    references: int | None = Field(
+        default=None,
+        ge=1,
+        description="files of references of the official scorer: the first texts of a test row; None: all",
+    )
     counts: Mapping[Split, Counts] = Field(
         default_factory=dict, description="checked when the task's own files are read"
     )
     mean_tokens: MeanTokens | None = None
     decode: Mapping[str, Any] = Field(default_factory=dict, description="fields of a recipe's decode section")
+    join: tuple[str, ...] = Field(
+        default=(), description="columns: outputs of rows that agree in them are scored as one text"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_template(cls, raw: Any) -> Any:
+        """`template: {...}` is short for `templates: {default: {...}}`."""
+        if not isinstance(raw, Mapping) or "template" not in raw or "templates" in raw:
+            return raw
+        rest = {key: value for key, value in raw.items() if key != "template"}
+        return rest | {"templates": {"default": raw["template"]}}
 
     def train_pairs(self) -> int | None:
         """Return the number of training pairs as published; None where it is not."""
@@ -103,6 +170,22 @@ class Task(_Part):
         if count is not None and self.source.unit == "row" and self.source.train_targets == "first":
             return count.sources
         return count.pairs if count is not None else None
+
+    @property
+    def template(self) -> Wording:
+        """The default wording."""
+        return next(iter(self.templates.values()))
+
+    def wording(self, name: str | None) -> Wording:
+        """The wording called `name` (None: the default); ConfigError if there is none."""
+        if name is None:
+            return self.template
+        if name not in self.templates:
+            raise ConfigError(
+                f"data.template: the task {self.name!r} has no template {name!r}{nearest(name, self.templates)}. "
+                f"Expected one of: {', '.join(self.templates)}."
+            )
+        return self.templates[name]
 
     def decode_for(self, strategy: object) -> dict[str, Any]:
         """Return the decode settings for a recipe that asks for `strategy` (None: it does not say)."""
