@@ -25,6 +25,8 @@ from softprompt.decode import decode_texts, generation_options
 from softprompt.loss import target_nll
 from softprompt.method_config import Adapter, DePT, FineTuning, LoRA, MethodConfig, PrefixTuning, PromptTuning
 from softprompt.methods import METHODS, Method, Steering, trained_count
+from softprompt.per_row import PerRow
+from softprompt.prompt import Prompt
 from softprompt.train import _accumulate, make_optimizer, prepare_mode, training_steps
 
 P = 4
@@ -229,6 +231,30 @@ def counts(cell: Cell, tmp: Path) -> None:
     assert got == FORMULAS[cell.method_name](cell.bone)
 
 
+def mixed(cell: Cell, tmp: Path) -> None:
+    """Three rows: this prompt, a longer one, and none; alone they are decoded and scored the same."""
+    own = cell.method.fold()
+    assert isinstance(own, Prompt)
+    torch.manual_seed(3)
+    other = Prompt(torch.randn(P + 2, own.form.width), own.form)
+    prompts = (own, other, None)
+    with torch.no_grad():
+        how = PerRow(prompts)
+        with how.attach(cell.bone):
+            together = float(target_nll(cell.bone, make_batch(cell.bone, how, cell.pairs)))
+    alone = [
+        float(cell.nll([pair], prompt or methods.Untuned())) for pair, prompt in zip(cell.pairs, prompts, strict=True)
+    ]
+    assert together == pytest.approx(sum(alone), rel=1e-5)
+    phrases = factories.texts(3)
+    for options in ({"strategy": "greedy"}, {"strategy": "beam", "beams": 2}):
+        config = DecodeConfig(max_new_tokens=NEW, min_new_tokens=3, ban_newline=False, **options)
+        rows = decode_texts(cell.bone, how, phrases, config)
+        for row, prompt in enumerate(prompts):
+            (single,) = decode_texts(cell.bone, prompt or methods.Untuned(), [phrases[row]], config)
+            assert rows[row].text == single.text
+
+
 PROPERTIES: dict[str, Callable[[Cell, Path], None]] = {
     "padded = unpadded, pads on the right": padded_right,
     "padded = unpadded, pads on the left": padded_left,
@@ -236,6 +262,7 @@ PROPERTIES: dict[str, Callable[[Cell, Path], None]] = {
     "generate = teacher-forced, beam": beam,
     "cached = uncached": cached,
     "batched = one by one": batched,
+    "rows with different prompts and lengths = each alone": mixed,
     "folded = unfolded, to the bit": folded,
     "saved and loaded = before, to the bit": saved,
     "gradient checkpointing on = off": checkpointed,
@@ -312,6 +339,8 @@ FORMULAS: dict[str, Callable[[Backbone], tuple[int, int]]] = {
 }
 
 NO_INFIX = "an encoder-decoder reads source and target apart, so there is no place between them; refused when built"
+NO_MIX_FORM = "a batch mixes prefixes before the text, in the text's own softmax, alone; refused when attached"
+NO_MIX = "it changes the weights or the words of all rows alike; a batch mixes prefixes and prompts"
 BART_LEFT = "BART numbers positions from the row's start, pads included; encoders are padded on the right alone"
 
 
@@ -321,6 +350,10 @@ def refused(method: str, family: str, prop: str) -> str | None:
         return NO_INFIX
     if family == "bart" and PROPERTIES[prop] is padded_left:
         return BART_LEFT
+    if PROPERTIES[prop] is mixed and method.startswith(("prefix, infix", "prefix, beside")):
+        return NO_MIX_FORM
+    if PROPERTIES[prop] is mixed and not method.startswith("pr"):
+        return NO_MIX
     if method == "finetune" and PROPERTIES[prop] is frozen:
         return "nothing is frozen"
     return None

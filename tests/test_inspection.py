@@ -1,82 +1,105 @@
-"""`softprompt inspect-data`: counts, lengths, what does not fit, and the examples as the model reads them."""
+"""`softprompt inspect`: the papers' parameter counts, printed without weights, and what a kept prompt is."""
 
 import json
-import sys
 from pathlib import Path
 
+import factories
 import pytest
-from factories import EOS, backbone_folder, tokenizer
+from jobs import tiny_job
+from typer.testing import CliRunner
 
-from softprompt.cli import main
+from softprompt.attached import attach
+from softprompt.cli import app
+from softprompt.config import load_recipe
+from softprompt.errors import ConfigError
+from softprompt.inspection import arm_counts
+from softprompt.method_config import PrefixTuning
+
+SEQ2SEQ = ["compare=null", "untuned=false", "decode.strategy=greedy"]
+PAPERS = [
+    # what, recipe, overrides, trained, stored
+    ("prefix, GPT-2 medium, P=5", "e2e-gpt2-medium", [], 25_744_896, 245_760),
+    ("prefix, GPT-2 medium, P=10", "e2e-gpt2-medium", ["method.length=10"], 25_739_776 + 10_240, 491_520),
+    (
+        "prefix, BART-large, three banks, P=200",
+        "gazette",
+        [
+            *SEQ2SEQ,
+            "backbone=facebook/bart-large",
+            "method={name: prefix, length: 200, hidden: 800, reparam: mlp, init: random, init_text: null}",
+        ],
+        3 * (20_505_376 + 1024 * 200),
+        14_745_600,
+    ),
+    (
+        "prompt tuning, T5-base, P=100",
+        "gazette",
+        [*SEQ2SEQ, "backbone=t5-base", "method={name: prompt, length: 100}"],
+        76_800,
+        76_800,
+    ),
+    (
+        "DePT, T5-base, m=40, s=256",
+        "gazette",
+        [*SEQ2SEQ, "backbone=t5-base", "method={name: dept, length: 40, text_length: 256}"],
+        76_800,
+        76_800,
+    ),
+]
 
 
-def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["softprompt", "inspect-data", *arguments])
-    with pytest.raises(SystemExit) as left:
-        main()
-    return int(left.value.code or 0)
+def printed(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    result = CliRunner().invoke(app, ["inspect", *args], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> list[str]:
-    """Two short pairs and one that is longer than the window of 128."""
-    rows = [("red inn", 0), ("hot tea", 1), ("hot tea " * 200, 1)]
-    for name in ("train", "test"):
-        lines = [
-            "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
-            *(f"{label}\t1\t2\t{text}\tpie" for text, label in rows),
-        ]
-        (tmp_path / f"{name}.tsv").write_text("\n".join(lines))
-    given = [f"data.{name}={tmp_path / name}.tsv" for name in ("train", "test")]
-    return [*given, "data.split=native", "data.template=t5"]
-
-
-@pytest.mark.parametrize("family", ["gpt2", "bart"])
-def test_what_it_counts_and_shows(
-    family: str, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("what", "recipe", "overrides", "trained", "stored"), PAPERS, ids=[row[0] for row in PAPERS])
+def test_counts_of_the_papers(
+    what: str, recipe: str, overrides: list[str], trained: int, stored: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    backbone = f"backbone={backbone_folder(tmp_path / 'backbone', family)}"
-    given = ["glue-mrpc", *files, backbone, "method={name: prefix, length: 3}"]
-    assert call([*given, "--json"], monkeypatch) == 0
-    found = json.loads(capsys.readouterr().out)
-    train, test = found["parts"]["train"], found["parts"]["test"]
-    assert (train["examples"], train["too_long"], test["too_long"], train["cut"]) == (3, 1, 1, None)
-    assert found["parts"]["dev"]["source"] is None
-    assert found["prompt_positions"] == (3 if family == "gpt2" else 0) and found["split"] == "native"
-    frame = f" {{}} {EOS}" if family == "gpt2" else "{}"
-    source = frame.format("sentence1: red inn sentence2: pie")
-    assert found["examples"][0] == {"given": source, "learned": frame.format("not_equivalent")}
-    ids = len(tokenizer()(source)["input_ids"])
-    assert train["source"]["min"] == ids and train["source"]["p95"] == train["source"]["max"] > 128
-    assert call([*given, "data.truncate=source"], monkeypatch) == 0
-    out, err = capsys.readouterr()
-    assert "1 (" in out and "33.3%" in out and f"  masked   {source}" in out and err == ""
+    found = json.loads(printed(capsys, recipe, *overrides, "--dry-run", "--json"))
+    main = found["arms"][0]
+    assert (main["trained"], main["stored"]) == (trained, stored)
+    text = printed(capsys, recipe, *overrides, "--dry-run")
+    assert f"{trained:,}" in text and f"{stored:,}" in text
 
 
-def test_a_recipe_of_ones_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "a.csv").write_text("source,target\ntea,pie\n")
-    (tmp_path / "a.yaml").write_text(
-        f"backbone: {backbone_folder(tmp_path / 'b')}\ndata: {{train: {tmp_path}/a.csv}}\n"
-    )
-    assert call([str(tmp_path / "a.yaml")], monkeypatch) == 0
-    assert f"  masked    tea {EOS}\n  learned   pie {EOS}\n" in capsys.readouterr().out
+@pytest.mark.parametrize("share", [0.03, 0.001])
+def test_adapters_of_the_papers(share: float) -> None:
+    """Li & Liang's 3% and 0.1% of GPT-2 medium: the widest bottleneck that stays below the share."""
+    recipe = load_recipe("e2e-gpt2-medium", [f"method={{name: adapter, share: {share}}}"])
+    (counts,) = arm_counts(recipe)
+    each = 24 * (2 * 1024 + 1)
+    assert share * counts.backbone - each < counts.trained <= share * counts.backbone
+    assert counts.trained == 24 * ((2 * 1024 + 1) * {0.03: 214, 0.001: 5}[share] + 3 * 1024)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["glue-colla"], "unknown task 'glue-colla'; nearest: 'glue-cola'"),
-        (["dart"], "data.dir: the task 'dart' needs the folder with dart-v1.1.1-full-train.json"),
-        (["glue-cola", "data.tmplate=t5"], "unknown key 'data.tmplate'; nearest: 'data.template'"),
-        (["glue-cola", "data.dir=/", "data.template=t6"], "the task 'glue-cola' has no template 't6'"),
-        (["nowhere.yaml"], "nowhere.yaml"),
-    ],
-)
-def test_what_is_wrong(
-    arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(arguments, monkeypatch) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and words in err and "Traceback" not in err
+def test_every_arm_that_trains_is_counted() -> None:
+    recipe = load_recipe("methods")
+    counted = arm_counts(recipe)
+    assert [counts.arm for counts in counted] == [arm for arm in recipe.arms() if arm != "untuned"]
+    assert counted[-1].trained == counted[-1].backbone
+    assert {counts.arm: counts.room for counts in counted if counts.method == "prompt"} == {
+        "embedding-only": 19,
+        "prompt": 100,
+    }
+
+
+def test_a_whole_inspection_reads_weights_and_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, str(tiny_job(tmp_path)))
+    assert "hash " in text and "train pairs" in text
+    dry = printed(capsys, str(tiny_job(tmp_path)), "--dry-run")
+    assert "hash" not in dry and "train pairs" not in dry
+
+
+def test_a_kept_prompt_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bone = factories.backbone("llama")
+    attach(bone, PrefixTuning(length=3, hidden=8)).save(tmp_path / "run" / "prompt")
+    for folder in (tmp_path / "run", tmp_path / "run" / "prompt"):
+        text = printed(capsys, str(folder))
+        assert "method: prefix" in text and "prompt_embeddings: 3 x 64" in text and "numbers: 192" in text
+        assert f"llama (hash {bone.hash()[:12]})" in text
+    assert json.loads(printed(capsys, str(tmp_path / "run"), "--json"))["tensors"] == {"prompt_embeddings": [3, 64]}
+    with pytest.raises(ConfigError, match="a folder is read as it is"):
+        printed(capsys, str(tmp_path / "run"), "--dry-run")

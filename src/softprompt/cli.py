@@ -95,6 +95,32 @@ def _print_dry_run(recipe: Any, as_json: bool) -> None:
     print(json.dumps(asdict(plan), indent=2) if as_json else "\n".join(plan.lines()))
 
 
+@app.command("inspect")
+def inspect_command(
+    what: Annotated[str, typer.Argument(help="A recipe's name or file, a run folder, or a kept prompt.")],
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Of a recipe: read neither weights nor data.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show sites, parameters by arm, steps and memory of a recipe; or what a kept prompt is."""
+    from softprompt.config import load_recipe
+
+    folder = Path(what)
+    if folder.is_dir():
+        if overrides or dry_run:
+            raise ConfigError("inspect: overrides and --dry-run are of recipes; a folder is read as it is. Drop them.")
+        from softprompt.inspection import inspect_kept, kept_text
+
+        kept = inspect_kept(folder)
+        print(json.dumps(kept, indent=2) if as_json else kept_text(kept))
+        return
+    recipe = load_recipe(what, overrides or [])
+    from softprompt.inspection import inspect_recipe, recipe_text
+
+    found = inspect_recipe(recipe, whole=not dry_run)
+    print(json.dumps(found, indent=2) if as_json else recipe_text(found))
+
+
 @app.command("list")
 def list_command(
     what: Annotated[str, typer.Argument(help="recipes, tasks, suites, methods or backbones")],
@@ -131,7 +157,7 @@ def inspect_data_command(
         os.environ["HF_HUB_OFFLINE"] = "1"
     from dataclasses import asdict
 
-    from softprompt.inspection import inspect_data
+    from softprompt.data_inspection import inspect_data
 
     found = inspect_data(recipe)
     print(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else "\n".join(found.lines()))

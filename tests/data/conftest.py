@@ -1,4 +1,4 @@
-"""Fixtures: the official files where a neighbouring folder `shared` holds them."""
+"""Fixtures: folders of official files, where a neighbouring folder `shared` holds them."""
 
 from pathlib import Path
 

@@ -166,6 +166,6 @@ def test_hub_data_sets_of_the_tasks_name_splits_that_there_are() -> None:
     found = {task.name: task.source for task in list_tasks() if task.source.hub}
     assert "squad" in found
     for source in found.values():
-        assert source.hub is not None and set(source.hub.splits) <= set(source.files)
+        assert source.hub is not None and set(source.hub.splits) == set(source.files)
     assert hub_of(DataConfig(task="squad")) == found["squad"].hub
     assert hub_of(DataConfig(task="squad", dir=Path("x"))) is None and hub_of(DataConfig(task="gazette")) is None

@@ -72,7 +72,10 @@ def load(data: DataConfig, seed: int) -> Splits:
     if data.shots is not None:
         train = policies.shots(train, data.shots, data.subset or 0, _class_of(wording_of(data)))
     dev, test = (_group(part) if _is_grouped(source, data) else part for part in (dev, test or dev))
-    test = _test_of_another(data) if data.test_task is not None else _with_references(test, task)
+    if data.test_task is not None:
+        test = _test_of_another(data)
+    elif splits.test:
+        test = _with_references(test, task)
     return Splits(
         train=policies.draw(train, data.max_train, seed),
         dev=policies.draw(dev, data.max_dev, seed),
@@ -152,8 +155,8 @@ def _is_grouped(source: Source, data: DataConfig) -> bool:
 def _with_references(test: Examples, task: Task | None) -> Examples:
     """The test rows with as many references as the official scorer has files; a blank where a row has fewer texts.
 
-    The targets stay as they are.
-    The blank counts as a reference of no words in multi-bleu.perl, and so in the published numbers.
+    The targets stay as they are. The blank counts as a reference of no words in multi-bleu.perl, and so in the published
+    numbers.
     """
     if task is None or task.references is None:
         return test
@@ -198,7 +201,8 @@ def _test_of_another(data: DataConfig) -> Examples:
     tested_on = tested_part(other)
     rows = _read(other, [tested_on])[tested_on]
     test = policies.half_validation(rows)[1] if policy_of(other) == "half_validation" else rows
-    test = _group(test) if _is_grouped(load_task(str(other.task)).source, other) else test
+    task = load_task(str(other.task))
+    test = _with_references(_group(test) if _is_grouped(task.source, other) else test, task)
     mine, theirs = label_words(data), label_words(other)
     if mine is None and theirs is None:
         return test
