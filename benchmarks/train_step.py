@@ -34,7 +34,8 @@ from softprompt.batch import Encoded, encode_pairs
 from softprompt.config import TrainConfig
 from softprompt.method_config import PrefixTuning
 from softprompt.methods import FinetuneMethod, Method, PrefixMethod
-from softprompt.train import autocast, make_optimizer, training_steps
+from softprompt.optim import make_optimizer
+from softprompt.train import autocast, training_steps
 
 BATCH = 10
 

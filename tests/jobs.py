@@ -28,6 +28,26 @@ decode: {{beams: 2, max_new_tokens: 5}}
     return place / "tiny.yaml"
 
 
+def long_job(folder: Path, **changes: object) -> Path:
+    """A recipe of its own data and backbone, long enough to be stopped and short enough to be finished."""
+    folder.mkdir(exist_ok=True)
+    backbone_folder(folder / "backbone", n_layer=1)
+    for part, count, seed in (("train", 20, 0), ("dev", 4, 50)):
+        rows = [{"source": e.source, "target": e.targets[0]} for e in examples(count, seed=seed)]
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train = {"max_steps": 150, "batch_size": 4, "eval_every": 50, "save_every": 20, "lr": 1e-3, **changes}
+    recipe = {
+        "backbone": str(folder / "backbone"),
+        "method": {"name": "prefix", "length": 3, "hidden": 8, "dropout": 0.1},
+        "data": {"train": str(folder / "train.jsonl"), "dev": str(folder / "dev.jsonl")},
+        "train": {"precision": "float32", **train},
+        "decode": {"strategy": "greedy", "max_new_tokens": 4},
+        "untuned": False,
+    }
+    (folder / "job.yaml").write_text(json.dumps(recipe))  # JSON is YAML
+    return folder / "job.yaml"
+
+
 def bloom_folder(folder: Path) -> Path:
     """A backbone whose attention does not go through transformers' interface."""
     eos = tokenizer().eos_token_id

@@ -25,9 +25,10 @@ from softprompt.decode import decode_texts, generation_options
 from softprompt.loss import target_nll
 from softprompt.method_config import Adapter, DePT, FineTuning, LoRA, MethodConfig, PrefixTuning, PromptTuning
 from softprompt.methods import METHODS, Method, Steering, trained_count
+from softprompt.optim import make_optimizer
 from softprompt.per_row import PerRow
 from softprompt.prompt import Prompt
-from softprompt.train import _accumulate, make_optimizer, prepare_mode, training_steps
+from softprompt.train import _accumulate, prepare_mode, training_steps
 
 P = 4
 CONFIGS: dict[str, MethodConfig] = {
@@ -125,7 +126,7 @@ class Cell:
         prepare_mode(self.bone, method, config)
         for parameter in method.trainable().values():
             parameter.grad = None
-        _accumulate(self.bone, method, self.pairs, config)
+        _accumulate(self.bone, method, self.pairs, config, len(self.pairs))
         return {name: p.grad.clone() for name, p in method.trainable().items() if p.grad is not None}
 
 

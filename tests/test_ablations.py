@@ -20,8 +20,9 @@ from softprompt.inject import inject, record
 from softprompt.loss import target_nll
 from softprompt.method_config import PrefixTuning, PromptTuning
 from softprompt.methods import METHODS, PrefixMethod, Untuned
+from softprompt.optim import make_optimizer
 from softprompt.prompt import Prompt
-from softprompt.train import make_optimizer, training_steps
+from softprompt.train import training_steps
 
 P = 4
 WINDOWLESS = [name for name in ARCHITECTURES if name != "mistral_window"]  # a prefix does not slide out, words do

@@ -110,7 +110,7 @@ def test_damage_is_noticed_and_the_previous_checkpoint_is_taken(
 
 
 @pytest.mark.faults
-def test_every_flipped_byte_of_a_checkpoint_is_noticed_or_harmless(tmp_path: Path) -> None:
+def test_every_flipped_byte_of_a_checkpoint_is_noticed(tmp_path: Path) -> None:
     save(tmp_path, 3)
     for name in FILES:
         path = tmp_path / "step-000003" / name
@@ -119,11 +119,8 @@ def test_every_flipped_byte_of_a_checkpoint_is_noticed_or_harmless(tmp_path: Pat
             changed = bytearray(raw)
             changed[index] ^= 1 << index % 8
             path.write_bytes(changed)
-            try:
-                loaded = checkpoint.load(tmp_path, 3)
-            except CheckpointError:
-                continue
-            assert name == MANIFEST and equal(loaded, make(3))
+            with pytest.raises(CheckpointError):
+                checkpoint.load(tmp_path, 3)
         path.write_bytes(raw)
 
 

@@ -17,8 +17,9 @@ from softprompt.loss import target_nll
 from softprompt.method_config import DePT
 from softprompt.methods import METHODS, DeptMethod, trained_count
 from softprompt.methods.dept import rank_for
+from softprompt.optim import make_optimizer
 from softprompt.run import run_recipe
-from softprompt.train import make_optimizer, training_steps
+from softprompt.train import training_steps
 
 P, S = 3, 6
 FAMILIES = ["gpt2", "llama", "mistral_window", "gemma3", "bart", "t5", "t5_v1_1"]

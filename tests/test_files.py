@@ -145,23 +145,18 @@ def test_a_manifest_lists_size_and_digest_of_every_other_file(tmp_path: Path) ->
 
 
 @pytest.mark.faults
-def test_every_flipped_bit_of_every_file_is_noticed_or_harmless(tmp_path: Path) -> None:
-    """In a listed file any flip is an error. In the manifest it is an error too, or leaves its meaning as it was."""
+def test_every_flipped_bit_of_every_file_is_noticed(tmp_path: Path) -> None:
     fill(tmp_path)
     write_manifest(tmp_path)
-    meaning = json.loads((tmp_path / MANIFEST).read_bytes())
     for path in sorted(tmp_path.iterdir()):
         raw = path.read_bytes()
         for bit in range(8 * len(raw)):
             damaged = bytearray(raw)
             damaged[bit // 8] ^= 1 << bit % 8
             path.write_bytes(damaged)
-            try:
+            with pytest.raises(CheckpointError) as caught:
                 verify_manifest(tmp_path)
-            except CheckpointError as error:
-                assert path.name in str(error) or path.name == MANIFEST
-            else:
-                assert path.name == MANIFEST and json.loads(damaged) == meaning
+            assert path.name in str(caught.value) or path.name == MANIFEST
         path.write_bytes(raw)
     verify_manifest(tmp_path)
 
@@ -173,8 +168,7 @@ def test_truncation_growth_and_deletion_are_noticed(name: str, tmp_path: Path) -
     fill(folder)
     write_manifest(folder)
     raw = (folder / name).read_bytes()
-    cuts = range(len(raw) - 1) if name == MANIFEST else range(len(raw))  # the last byte of a manifest is a line end
-    for cut in cuts:
+    for cut in range(len(raw)):
         (folder / name).write_bytes(raw[:cut])
         with pytest.raises(CheckpointError):
             verify_manifest(folder)

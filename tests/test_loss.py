@@ -117,7 +117,7 @@ def test_the_two_normalisations_are_what_their_names_say(loss: str) -> None:
             sums.append(float(target_nll(bone, collate([pair], bone.eos_id))))
     tokens = sum(len(pair.target) for pair in pairs)
     want = sum(sums) / (tokens if loss == "token_mean" else len(pairs))
-    got, seen = _accumulate(bone, method, pairs, TrainConfig(loss=loss, precision="float32"))
+    got, seen = _accumulate(bone, method, pairs, TrainConfig(loss=loss, precision="float32"), len(pairs))
     assert got == pytest.approx(want, rel=1e-6)
     assert seen[:2] == (sum(map(len, pairs)), tokens)
     assert seen[2] == len(pairs) * max(map(len, pairs))
@@ -129,10 +129,10 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(loss: str, micro: in
     bone, pairs = factories.backbone("llama"), factories.pairs(7)
     assert len({len(pair.target) for pair in pairs}) > 2
     results = []
-    for size in (None, micro):
+    for size in (7, micro):
         method = factories.prefix(bone)
-        config = TrainConfig(batch_size=7, micro_batch=size, loss=loss, precision="float32")
-        value, _ = _accumulate(bone, method, pairs, config)
+        config = TrainConfig(batch_size=7, loss=loss, precision="float32")
+        value, _ = _accumulate(bone, method, pairs, config, size)
         flat = nn.utils.parameters_to_vector(factories.gradients(list(method.trainable().values())))
         assert flat.numel() == trained_count(method)
         results.append((value, flat))

@@ -47,7 +47,7 @@ def test_run(place: Path, tmp_path: Path) -> None:
     assert [row["id"] for row in rows] == ["q0", "q1", "q2"]
     assert [row["references"] for row in rows] == [["red inn", "the red inn"]] * 3
     assert set(rows[0]) == {"source", "prediction", "references", "id", "title"}
-    assert set(json.loads((tmp_path / "run" / "env.json").read_text())["data"]) == {"train", "dev"}
+    assert set(json.loads((tmp_path / "run" / "env.json").read_text())["data"]) == {str(train), str(dev)}
 
 
 def test_a_task_without_a_training_part(place: Path, tmp_path: Path) -> None:

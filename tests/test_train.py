@@ -17,15 +17,12 @@ from softprompt.errors import TrainingError
 from softprompt.loss import target_nll
 from softprompt.method_config import FineTuning
 from softprompt.methods import METHODS, Method, state, trained_count
+from softprompt.optim import make_optimizer, optimizer_state, restore_optimizer
 from softprompt.train import (
     autocast,
     has_bfloat16,
-    learning_rate,
-    make_optimizer,
     make_plan,
-    optimizer_state,
     prepare_mode,
-    restore_optimizer,
     step_seed,
     total_steps,
     training_steps,
@@ -119,34 +116,6 @@ def test_gradients_are_not_clipped_where_clip_is_null() -> None:
     assert same(weights[0], weights[1]) and not same(weights[0], weights[2])
 
 
-@pytest.mark.parametrize(
-    ("options", "rates"),
-    [
-        ({"schedule": "constant"}, [1, 1, 1, 1, 1, 1]),
-        ({"schedule": "linear"}, [1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
-        ({"schedule": "linear", "warmup_steps": 2}, [0, 1 / 2, 1, 3 / 4, 2 / 4, 1 / 4]),
-        ({"schedule": "constant", "warmup_steps": 4}, [0, 1 / 4, 2 / 4, 3 / 4, 1, 1]),
-    ],
-)
-def test_learning_rate_follows_the_schedule(options: dict[str, object], rates: list[float]) -> None:
-    settings = config(lr=0.5, **options)
-    assert [learning_rate(settings, step, 6) for step in range(6)] == pytest.approx([0.5 * rate for rate in rates])
-    if settings.schedule == "linear":
-        assert learning_rate(settings, 6, 6) == 0
-
-
-def test_linear_schedule_is_transformers_own() -> None:
-    from transformers import get_linear_schedule_with_warmup
-
-    settings, total = config(lr=0.3, warmup_steps=3), 11
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
-    scheduler = get_linear_schedule_with_warmup(optimizer, 3, total)
-    for step in range(total):
-        assert learning_rate(settings, step, total) == pytest.approx(scheduler.get_last_lr()[0])
-        optimizer.step()
-        scheduler.step()
-
-
 def test_total_steps_rounds_up_and_max_steps_wins() -> None:
     plan = Plan(tuple(range(1, 11)), 4, 0)
     assert total_steps(config(max_steps=None, epochs=2), plan) == 6
@@ -194,17 +163,6 @@ def test_other_seeds_draw_other_batches_and_other_dropout() -> None:
     assert losses(1, 10) != losses(2, 10)
     assert losses(1, 4) == losses(1, 4)
     assert len({step_seed(seed, step) for seed in range(20) for step in range(20)}) == 400
-
-
-def test_optimizer_state_is_flat_and_empty_before_the_first_step() -> None:
-    bone = factories.backbone("gpt2")
-    method, settings = factories.prefix(bone), config(max_steps=1)
-    optimizer = make_optimizer(method, settings)
-    assert optimizer_state(method, optimizer) == {}
-    list(training_steps(bone, method, optimizer, factories.pairs(4), settings, seed=0))
-    flat = optimizer_state(method, optimizer)
-    moments = {"step", "exp_avg", "exp_avg_sq"}
-    assert flat.keys() == {f"{name}/{moment}" for name in method.trainable() for moment in moments}
 
 
 def poison(bone: Backbone, method: Method, how: str) -> None:

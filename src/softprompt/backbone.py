@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from softprompt.errors import BackboneError
 from softprompt.inject import Site, checkpoint_contexts, install, probe
+from softprompt.quantize import constants, keep_frozen, loading_options
 
 # oneDNN (bfloat16 on a CPU) keeps a kernel with its scratch memory for every shape seen, 1,024 of them by default:
 # with batches of every length that is gigabytes. Read when the first kernel is made, so it is set here.
@@ -54,26 +55,34 @@ class Backbone:
         revision: str | None = None,
         dtype: str = "float32",
         attention: str = "sdpa",
+        quantize: str | None = None,
         device: str | torch.device | None = None,
     ) -> "Backbone":
         """Load by hub id, local folder, or `bundled`; every parameter is frozen and the model is in eval mode.
 
+        `quantize`: `8bit` or `4bit`, see `softprompt.quantize`.
+
         Raises:
-            BackboneError: not found, no language model that generates text, or no usable end-of-text token.
+            BackboneError: not found, no language model that generates text, no usable end-of-text token, or no
+                library to quantise with.
         """
-        source = resolve(id)
+        source, place = resolve(id), torch.device(device or default_device())
         try:
             with quiet_transformers():
                 config = AutoConfig.from_pretrained(source, revision=revision)
                 tokenizer = _tokenizer(id, source, revision)
-                model = _auto_class(config).from_pretrained(
-                    source, revision=revision, dtype=getattr(torch, dtype) if dtype != "auto" else "auto"
-                )
+                asked = getattr(torch, dtype) if dtype != "auto" else None
+                options = loading_options(quantize, asked or getattr(config, "dtype", None), place)
+                model = _auto_class(config).from_pretrained(source, revision=revision, dtype=asked or "auto", **options)
         except (OSError, ValueError, KeyError) as error:
             raise BackboneError(_cannot_load(id, error)) from error
         with quiet_transformers():
             install(model, attention)
-        model.to(device or default_device()).eval().requires_grad_(False)
+        if options:
+            keep_frozen(model)
+        else:  # quantised weights are made where they stay
+            model.to(place)
+        model.eval().requires_grad_(False)
         return cls(id, model, tokenizer)
 
     @classmethod
@@ -159,16 +168,17 @@ class Backbone:
         raise BackboneError(f"backbone {self.id!r}: found no list of blocks that holds its attention.")
 
     def parameter_count(self) -> int:
-        """Number of parameters, tied ones counted once."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        """Number of parameters, tied ones counted once; quantised ones as they were before."""
+        return int(self.model.num_parameters())
 
     def hash(self) -> str:
-        """SHA-256 over names, dtypes, shapes and bytes of all parameters."""
-        return _digest(dict(self.model.named_parameters()))
+        """SHA-256 over names, dtypes, shapes and bytes of all parameters, and of the scales of quantised ones."""
+        return _digest({**dict(self.model.named_parameters()), **constants(self.model)})
 
     def frozen_hash(self) -> str:
         """The same over those that are not trained at the moment."""
-        return _digest({name: p for name, p in self.model.named_parameters() if not p.requires_grad})
+        frozen = {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
+        return _digest({**frozen, **constants(self.model)})
 
     def hidden_width(self) -> int:
         """E, the width of the input embeddings."""
@@ -183,7 +193,7 @@ class Backbone:
                 module._gradient_checkpointing_func = _recompute
 
 
-def _digest(parameters: dict[str, nn.Parameter]) -> str:
+def _digest(parameters: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, parameter in sorted(parameters.items()):
         digest.update(f"{name}:{parameter.dtype}:{tuple(parameter.shape)}".encode())

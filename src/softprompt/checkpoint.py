@@ -28,6 +28,12 @@ class State:
     best_step: int | None = None
     best_loss: float | None = None
     """Lowest dev loss so far, nats per target token."""
+    dev_loss_due: bool = False
+    """A signal came before this step's dev loss was known; it is computed on resume."""
+    optimizer: str = "adamw"
+    """Whose moments these are."""
+    micro_batch: int | None = None
+    """Pairs per forward pass that memory was found to hold; None before the first step."""
     seconds: float = 0.0
     """Training time so far, over all sittings. Not exact under a kill: the time since the last save is not in it."""
 

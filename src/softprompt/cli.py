@@ -57,6 +57,9 @@ def run_command(
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/<recipe name>.")] = None,
     seed: Annotated[int | None, typer.Option(help="Short for seed=N.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    allow_change: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD", help="With --resume: a field that may have changed.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count parameters, steps and memory.")] = False,
     as_json: Json = False,
     offline: Offline = False,
@@ -77,7 +80,7 @@ def run_command(
     from softprompt.table import as_text
 
     folder = out or Path("runs") / loaded.name
-    results = run_recipe(loaded, folder, resume=resume, quiet=quiet)
+    results = run_recipe(loaded, folder, resume=resume, allow_change=allow_change or (), quiet=quiet)
     report.write_card(loaded, folder, results)
     if as_json:
         print(report.as_json(loaded, folder, results))

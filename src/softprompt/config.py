@@ -42,6 +42,19 @@ class BackboneConfig(Section):
         default="float32", description="type of the loaded weights; auto: as stored"
     )
     attention: Literal["sdpa", "eager"] = Field(default="sdpa", description="attention arithmetic")
+    quantize: Literal["8bit", "4bit"] | None = Field(
+        default=None, description="bits of the frozen weights, by bitsandbytes; null: as `dtype` says"
+    )
+
+
+OPTIMIZER_FIELDS = {
+    "betas": ("adamw",),
+    "eps": ("adamw",),
+    "decay_rate": ("adafactor", "adafactor_torch"),
+    "scale_parameter": ("adafactor",),
+    "factored": ("adafactor",),
+}
+"""Settings of `train` that not every optimiser reads, and those that do."""
 
 
 class TrainConfig(Section):
@@ -50,15 +63,31 @@ class TrainConfig(Section):
     epochs: int | float = Field(default=5, gt=0, description="passes over the training examples")
     max_steps: int | None = Field(default=None, ge=1, description="optimiser steps at most; null: by `epochs`")
     batch_size: int = Field(default=10, ge=1, description="examples per optimiser step")
-    micro_batch: int | None = Field(default=None, ge=1, description="examples per forward pass; null: batch_size")
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        default=None, description="examples per forward pass; null: batch_size; auto: halved when memory runs out"
+    )
     lr: float = Field(default=5e-5, gt=0, description="peak learning rate per step")
-    schedule: Literal["linear", "constant"] = Field(default="linear", description="course of lr after warm-up")
+    schedule: Literal["linear", "constant", "cosine"] = Field(
+        default="linear", description="course of lr after warm-up"
+    )
     warmup_steps: int = Field(default=0, ge=0, description="optimiser steps of linear warm-up")
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled decay per step, as a multiple of lr")
+    optimizer: Literal["adamw", "adafactor", "adafactor_torch"] = Field(
+        default="adamw", description="AdamW, or Adafactor: transformers' or torch's"
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="decoupled decay per step, as a multiple of lr")
     betas: Annotated[tuple[float, float], Strict(False)] = Field(
         default=(0.9, 0.999), description="AdamW's two decay rates"
     )
     eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon, added to the root of the second moment")
+    decay_rate: float = Field(
+        default=0.8, gt=0, le=1, description="Adafactor's exponent: the second moment forgets 1/step^decay_rate a step"
+    )
+    scale_parameter: bool = Field(
+        default=False, description="multiply lr by each tensor's root mean square (adafactor; torch's always does)"
+    )
+    factored: bool = Field(
+        default=True, description="keep row and column means of the second moment, not all of it (adafactor)"
+    )
     clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null: not clipped")
     loss: Literal["token_mean", "sentence_sum"] = Field(
         default="token_mean",
@@ -76,12 +105,18 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.micro_batch is not None and self.micro_batch > self.batch_size:
+        if isinstance(self.micro_batch, int) and self.micro_batch > self.batch_size:
             raise ValueError(
                 f"expected micro_batch <= batch_size, got {self.micro_batch} > {self.batch_size}. Lower micro_batch"
             )
         if any(not 0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"expected betas in [0, 1), got {list(self.betas)}. The usual ones are [0.9, 0.999]")
+        for key, users in OPTIMIZER_FIELDS.items():
+            if self.optimizer not in users and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"train.{key} has no effect with optimizer {self.optimizer}. Drop it, or set "
+                    f"train.optimizer={' or '.join(users)}"
+                )
         return self
 
 
@@ -175,6 +210,15 @@ class Recipe(Section):
         if isinstance(out.get("method"), Mapping):
             out["method"] = {"name": "prefix", **out["method"]}
         return out
+
+    @model_validator(mode="after")
+    def _trains_what_it_can(self) -> Self:
+        if self.method.name == "finetune" and self.backbone.quantize is not None:
+            raise ValueError(
+                f"method finetune trains the weights themselves, which {self.backbone.quantize} ones do not allow. "
+                "Set backbone.quantize=null, or take method lora"
+            )
+        return self
 
     @model_validator(mode="after")
     def _arms_resolve(self, info: ValidationInfo) -> Self:

@@ -15,7 +15,8 @@ from softprompt.console import Progress
 from softprompt.ensemble import ensemble, require_vote
 from softprompt.errors import ConfigError
 from softprompt.prompt import Prompt
-from softprompt.run import RECIPE, label_choices, score_outputs, suite_of
+from softprompt.resume import RECIPE
+from softprompt.run import label_choices, score_outputs, suite_of
 from softprompt.table import metric_title, show_score
 from softprompt.types import Splits
 
@@ -82,6 +83,7 @@ def ensemble_runs(folders: Sequence[Path], *, vote: str = "majority", quiet: boo
         revision=recipe.backbone.revision,
         dtype=recipe.backbone.dtype,
         attention=recipe.backbone.attention,
+        quantize=recipe.backbone.quantize,
     )
     hash_ = backbone.hash()
     prompts = [Prompt.load(folder / PROMPT, backbone_hash=hash_) for folder in folders]

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import CheckpointError
 
@@ -64,15 +64,23 @@ def write_manifest(folder: Path) -> None:
     """Write MANIFEST.json with size and SHA-256 of every other file in `folder`."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
     entries = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names}
-    write_text_atomic(folder / MANIFEST, json.dumps({"files": entries}, indent=2) + "\n")
+    write_text_atomic(folder / MANIFEST, _spelled(entries))
+
+
+def _spelled(entries: Any) -> str:
+    """The only spelling of a manifest, so that a change of any of its own bits shows too."""
+    return json.dumps({"files": entries}, indent=2) + "\n"
 
 
 def verify_manifest(folder: Path) -> None:
-    """Raise `CheckpointError` unless every file named in the manifest is there, unchanged."""
+    """Raise `CheckpointError` unless the manifest and every file that it names are there, unchanged to the bit."""
     path = folder / MANIFEST
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["files"]
+        text = path.read_bytes().decode("utf-8")
+        entries = json.loads(text)["files"]
         listed = [(folder / name, int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries.items()]
+        if text != _spelled(entries):
+            raise ValueError(text)
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{folder}: no {MANIFEST}; expected a folder that softprompt wrote completely.") from None
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -3,14 +3,11 @@
 import json
 import math
 import os
-import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from io import RawIOBase
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from softprompt import checkpoint
@@ -19,22 +16,14 @@ from softprompt.batch import Encoded
 from softprompt.checkpoint import Checkpoint, State
 from softprompt.config import TrainConfig
 from softprompt.console import Progress, say
-from softprompt.errors import CheckpointError, Interrupted
+from softprompt.errors import CheckpointError
 from softprompt.loss import mean_token_nll
 from softprompt.methods import Method, state
-from softprompt.train import (
-    StepRecord,
-    autocast,
-    make_optimizer,
-    make_plan,
-    optimizer_state,
-    restore_optimizer,
-    total_steps,
-    training_steps,
-)
+from softprompt.optim import make_optimizer, optimizer_state, restore_optimizer
+from softprompt.signals import Caught, Stopped, collected, interrupted
+from softprompt.train import StepRecord, autocast, make_plan, total_steps, training_steps
 
 METRICS = "metrics.jsonl"
-EXIT_SAVED, EXIT_INTERRUPTED = 75, 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +57,30 @@ def fit(
     """Train `method` to the end, going on from the newest whole checkpoint in `folder` if there is one.
 
     metrics.jsonl gets one line a step and one a dev loss, and holds nothing that depends on the clock: a run that was
-    killed and resumed writes the same bytes as one that was not.
+    killed and resumed writes the same bytes as one that was not. A signal is answered at the end of the current step;
+    a dev loss that it finds due or half done is left to the next sitting.
 
     Raises:
         TrainingError: non-finite loss; the last checkpoint stays.
         Interrupted: SIGTERM or SIGINT came; the run was saved at the end of the current step.
     """
     run = _Sitting(backbone, method, dev_pairs, config, folder, seed=seed, label=label, quiet=quiet)
-    total = run.begin(train_pairs)
-    with _signals() as caught, run:
-        steps = training_steps(backbone, method, run.optimizer, train_pairs, config, seed=seed, start=run.state.step)
+    run.begin(train_pairs)
+    with collected() as caught, run:
+        run.catch_up(caught)
+        steps = training_steps(
+            backbone,
+            method,
+            run.optimizer,
+            train_pairs,
+            config,
+            seed=seed,
+            start=run.state.step,
+            micro_batch=run.state.micro_batch,
+        )
         for record in run.timed(steps):
-            last = record.step == total
             run.log(record)
-            improved = (last or record.step % run.eval_every == 0) and run.evaluate(record.step)
-            if last or improved or record.step % run.save_every == 0 or caught:
-                run.save(record.step)
-            if caught and not last:
-                raise _interrupted(caught[0], record.step, total)
+            run.settle(record.step, caught)
     return run.finish()
 
 
@@ -108,13 +103,13 @@ class _Sitting:
         self.folder, self.seed, self.label, self.quiet = folder, seed, label, quiet
         self.checkpoints = folder / "checkpoints"
         self.optimizer = make_optimizer(method, config)
-        self.state = State(step=0, metrics_bytes=0)
+        self.state = State(step=0, metrics_bytes=0, optimizer=config.optimizer)
         self.loop_seconds, self.tokens, self.positions = 0.0, 0, 0
         self.metrics: RawIOBase | None = None
         self.board: Any = None
 
-    def begin(self, train_pairs: Sequence[Encoded]) -> int:
-        """Restore the newest checkpoint if there is one; return the total number of steps."""
+    def begin(self, train_pairs: Sequence[Encoded]) -> None:
+        """Restore the newest checkpoint if there is one."""
         plan = make_plan(train_pairs, self.config, self.seed)
         self.total = total_steps(self.config, plan)
         self.eval_every = self.config.eval_every or plan.steps_per_epoch
@@ -122,13 +117,17 @@ class _Sitting:
         found = checkpoint.load_newest(self.checkpoints)
         if found is not None:
             checkpoint.restore_into(self.method.trainable(), found.method)
+            if found.state.optimizer != self.config.optimizer:
+                raise CheckpointError(
+                    f"checkpoint does not fit the optimiser: expected moments of {self.config.optimizer}, got those of "
+                    f"{found.state.optimizer}. Resume with train.optimizer={found.state.optimizer}, or start anew."
+                )
             restore_optimizer(self.method, self.optimizer, found.optimizer)
             self.state = found.state
             if not self.quiet:
                 say(f"{self.label}: going on after step {found.state.step} of {self.total}")
         self.sitting_start = time.monotonic()
         self.seconds_before = self.state.seconds
-        return self.total
 
     def __enter__(self) -> "_Sitting":
         path = self.folder / METRICS
@@ -166,26 +165,37 @@ class _Sitting:
 
     def log(self, record: StepRecord) -> None:
         self._write(asdict(record))
+        self.state = replace(self.state, micro_batch=record.micro_batch)
         last = record.step == self.total
         self.progress.update(record.step, f"loss {record.loss:.4f}", force=last)
         if self.board is not None and (record.step % self.config.log_every == 0 or last):
             for name in ("loss", "lr", "grad_norm"):
                 self.board.add_scalar(f"train/{name}", getattr(record, name), record.step)
 
-    def evaluate(self, step: int) -> bool:
+    def settle(self, step: int, caught: Caught) -> None:
+        """What follows a step: dev loss and checkpoint where they are due. `Interrupted` where a signal came."""
+        last = step == self.total
+        due = last or step % self.eval_every == 0
+        improved = due and self.evaluate(step, caught)
+        if last or improved or step % self.save_every == 0 or caught:
+            self.save(step)
+        self._stop_if(caught)
+
+    def catch_up(self, caught: Caught) -> None:
+        """The dev loss that a signal left undone. No checkpoint: that of its step holds the same weights."""
+        if self.state.dev_loss_due:
+            self.evaluate(self.state.step, caught)
+            self._stop_if(caught)
+
+    def evaluate(self, step: int, caught: Caught) -> bool:
         """Dev loss; True where it is the lowest so far. Without dev data the newest weights count as the best."""
         if not self.dev_pairs:
             self.state = replace(self.state, best_step=step)
             return True
-        self.backbone.model.eval()
-        self.method.set_mode(False)
-        loss = mean_token_nll(
-            self.backbone,
-            self.method,
-            self.dev_pairs,
-            batch_size=max(32, self.config.batch_size),
-            autocast=autocast(self.backbone.device, self.config.precision),
-        )
+        loss = self._dev_loss(caught)
+        self.state = replace(self.state, dev_loss_due=loss is None)
+        if loss is None:
+            return False
         self._write({"step": step, "dev_loss": loss})
         if self.board is not None:
             self.board.add_scalar("dev/loss", loss, step)
@@ -194,6 +204,26 @@ class _Sitting:
             return False
         self.state = replace(self.state, best_step=step, best_loss=loss)
         return True
+
+    def _dev_loss(self, caught: Caught) -> float | None:
+        """Nats per target token over the dev pairs; None where a signal came before it was known."""
+        self.backbone.model.eval()
+        self.method.set_mode(False)
+        try:
+            with caught.at_once():
+                return (
+                    None
+                    if caught
+                    else mean_token_nll(
+                        self.backbone,
+                        self.method,
+                        self.dev_pairs,
+                        batch_size=max(32, self.config.batch_size),
+                        autocast=autocast(self.backbone.device, self.config.precision),
+                    )
+                )
+        except Stopped:
+            return None
 
     def save(self, step: int) -> None:
         assert self.metrics is not None
@@ -220,6 +250,11 @@ class _Sitting:
             padding=1 - self.tokens / self.positions if self.positions else 0.0,
         )
 
+    def _stop_if(self, caught: Caught) -> None:
+        if caught:
+            said = f"saved after step {self.state.step} of {self.total}. Run the same command with --resume to go on."
+            raise interrupted(caught.numbers[0], said)
+
     def _write(self, line: dict[str, Any]) -> None:
         assert self.metrics is not None
         rest = memoryview(json.dumps(line).encode() + b"\n")
@@ -239,37 +274,6 @@ def _tensorboard(folder: Path, *, purge: int) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder), purge_step=purge or None)
-
-
-def _interrupted(number: int, step: int, total: int) -> Interrupted:
-    name = signal.Signals(number).name
-    code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_SAVED
-    return Interrupted(
-        f"{name}: saved after step {step} of {total}. Run the same command with --resume to go on.", code
-    )
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of dying of them; a second SIGINT is let through."""
-    caught: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    try:
-        previous = {number: signal.signal(number, note) for number in numbers}
-    except ValueError:  # not the main thread: signals are not ours to handle
-        yield caught
-        return
-    try:
-        yield caught
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 __all__ = ["METRICS", "Fitted", "fit"]

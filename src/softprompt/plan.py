@@ -9,10 +9,14 @@ from softprompt.backbone import Backbone
 from softprompt.config import Recipe
 from softprompt.errors import ConfigError
 from softprompt.methods import trained_count
+from softprompt.quantize import weight_bytes
 from softprompt.run import build_method
 from softprompt.tasks import load_task
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}
+
+STATE_BYTES = {"adamw": 8, "adafactor": 4, "adafactor_torch": 4}
+"""Bytes of optimiser state per trained number; at most, where second moments are factored."""
 
 SAVED_PER_TOKEN_AND_LAYER = 20
 """Numbers kept for the backward pass per token and layer, in units of E, through a frozen block: measured with
@@ -95,21 +99,22 @@ def _pairs(recipe: Recipe) -> tuple[int | None, str]:
 
 
 def _memory(backbone: Backbone, recipe: Recipe, trained: int) -> dict[str, int]:
-    """Weights; gradients and AdamW's moments of what is trained; activations of one micro-batch of mean length."""
+    """Weights; gradients and optimiser state of what is trained; activations of one micro-batch of mean length."""
     config: Any = backbone.model.config
-    weights = backbone.parameter_count() * BYTES[recipe.backbone.dtype]
+    weights = weight_bytes(backbone.model, BYTES[recipe.backbone.dtype], recipe.backbone.quantize)
     if recipe.method.name != "finetune":
         weights += trained * 4
     means = load_task(recipe.data.task).mean_tokens if recipe.data.task else None
     source, target = (means.source, means.target) if means else (64.0, 64.0)
-    rows = recipe.train.micro_batch or recipe.train.batch_size
+    micro = recipe.train.micro_batch
+    rows = micro if isinstance(micro, int) else recipe.train.batch_size
     layers = 1 if recipe.train.gradient_checkpointing else config.num_hidden_layers
     kept = rows * (source + target) * layers * config.hidden_size * SAVED_PER_TOKEN_AND_LAYER
     logits = rows * target * config.vocab_size * 3
     memory = {
         "weights": weights,
         "gradients": trained * 4,
-        "optimizer": trained * 8,
+        "optimizer": trained * STATE_BYTES[recipe.train.optimizer],
         "activations": round((kept + logits) * 4),
     }
     return memory | {"total": sum(memory.values())}

@@ -8,27 +8,34 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from softprompt import data
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded, encode_pairs, encode_sources, positions_taken, require_fit
 from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
 from softprompt.console import Progress, say
 from softprompt.decode import Decoded, decode_texts
-from softprompt.errors import ConfigError, SoftpromptError, TrainingError
+from softprompt.errors import ConfigError, TrainingError
 from softprompt.files import write_text_atomic
 from softprompt.fit import Fitted, fit
+from softprompt.folder import SCORES, RunFolder, require_free
 from softprompt.incontext import InContext
 from softprompt.labels import LabelWords, distinct_targets
-from softprompt.machine import environment, peak_memory_bytes, reset_peak_memory
+from softprompt.lock import locked
+from softprompt.machine import peak_memory_bytes, reset_peak_memory
 from softprompt.method_config import InContextConfig
 from softprompt.methods import METHODS, Method, Steering, Untuned, room_taken, trained_count
 from softprompt.metrics import SuiteResult, find_suite, score_suite, with_bertscore, with_metrics
+from softprompt.quantize import require_libraries
+from softprompt.resume import RECIPE, difference, require_accepted, require_known
 from softprompt.segments import joined
+from softprompt.signals import stoppable
 from softprompt.tasks import load_task
 from softprompt.truncate import cut_splits, rooms
 from softprompt.types import Example, Splits
 
-SCORES, STATUS, RECIPE, SPLITS = "scores.json", "status.json", "recipe.yaml", "splits.json"
+SPLITS = "splits.json"
 
 
 @dataclass(frozen=True)
@@ -51,27 +58,39 @@ class ArmResult:
     """Scores of parts of the test set (seen and unseen categories), each as a corpus of its own."""
 
 
-def run_recipe(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = False) -> list[ArmResult]:
+def run_recipe(
+    recipe: Recipe, folder: Path, *, resume: bool = False, allow_change: Sequence[str] = (), quiet: bool = False
+) -> list[ArmResult]:
     """Carry out all arms of `recipe` in `folder`; the main arm lies at the top, the others under `arms/`.
 
     With `resume`, finished arms are read back and an unfinished one goes on from its newest checkpoint.
+    `allow_change` names fields or sections of the recipe that may differ from those the run was started with; a
+    finished arm that such a change reaches goes on from its last checkpoint and is decoded and scored again.
 
     Raises:
-        ConfigError: the folder is in use and `resume` is off, or it holds another recipe.
+        ConfigError: the folder is in use and `resume` is off; another process is at it; recipe, data or backbone
+            changed and `allow_change` does not name the field.
         DataError, BackboneError: before anything is written.
+        Interrupted: SIGTERM or SIGINT came; everything up to there can be resumed.
     """
-    _require_free(recipe, folder, resume)
-    arms = {arm: recipe.arm(arm) for arm in _order(recipe)}
-    jobs = prepare(arms)
-    results = []
-    for arm, job in jobs.items():
-        place = folder if arm == MAIN else folder / "arms" / arm
-        if resume and (place / SCORES).exists():
-            results.append(_finished(place))
-        else:
-            results.append(_run_arm(arm, job, place, root=folder, whole=recipe, quiet=quiet))
-    write_text_atomic(folder / STATUS, json.dumps({"status": "done"}) + "\n")
-    return results
+    require_known(allow_change, resume)
+    with stoppable("stopped; what was done so far is kept. Run the same command with --resume to go on."):
+        arms = {arm: recipe.arm(arm) for arm in _order(recipe)}
+        require_free(folder, resume)
+        changed = difference(folder, recipe, arms)
+        require_accepted(changed.changes, allow_change, folder)
+        jobs = prepare(arms)
+        with locked(folder):
+            require_free(folder, resume)  # another process may have been faster
+            kept = RunFolder(folder, tuple(allow_change))
+            kept.begin(recipe, changed)
+            try:
+                results = [_arm(kept, arm, job, quiet) for arm, job in jobs.items()]
+            except BaseException as error:
+                kept.note_end(error)
+                raise
+            kept.status("done")
+            return results
 
 
 @dataclass(frozen=True)
@@ -99,12 +118,13 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
     Raises:
         ConfigError: no such suite, or nothing to train on.
         DataError: malformed data, or texts that do not fit the window.
-        BackboneError: no such backbone, or one that the method cannot steer.
+        BackboneError: no such backbone, one that the method cannot steer, or no library to quantise it with.
     """
     known: list[tuple[Any, Backbone, Splits, Job]] = []
     jobs = {}
     for arm, own in arms.items():
         with_bertscore(with_metrics(find_suite(suite_of(own)), own.score.metrics), own.score.bertscore)
+        require_libraries(own.backbone.quantize)
         asked = (own.backbone, own.data, own.seed)
         if not any(asked == seen for seen, *_ in known):
             plan = Backbone.plan(own.backbone.id, revision=own.backbone.revision, tokenizer=True)
@@ -173,77 +193,60 @@ def _order(recipe: Recipe) -> list[str]:
     return [arm for arm in arms if arm == UNTUNED] + [arm for arm in arms if arm != UNTUNED]
 
 
-def _require_free(recipe: Recipe, folder: Path, resume: bool) -> None:
-    kept = folder / RECIPE
-    if folder.exists() and any(folder.iterdir()) and not resume:
-        raise ConfigError(
-            f"run folder {folder} is not empty. Use --resume to go on with it, or --out for another folder."
-        )
-    if resume and kept.exists() and kept.read_text(encoding="utf-8") != dump_yaml(recipe):
-        changed = _changed_fields(kept, recipe)
-        raise ConfigError(
-            f"cannot resume {folder}: the recipe differs from {kept} in {changed}. "
-            "Resume with the recipe and overrides that the run was started with, or use --out for another folder."
-        )
+def _arm(kept: RunFolder, arm: str, job: Job, quiet: bool) -> ArmResult:
+    place = kept.place(arm)
+    if (place / SCORES).exists():
+        return _finished(place)
+    try:
+        return _run_arm(kept, arm, job, quiet)
+    except torch.OutOfMemoryError as error:  # a training step has its own answer to this
+        raise TrainingError(
+            f"{arm}: out of memory outside of training steps ({str(error).splitlines()[0]}). What is trained is kept: "
+            "lower decode.batch_size (or train.batch_size, for dev losses) and use --resume with --allow-change."
+        ) from error
 
 
-def _changed_fields(kept: Path, recipe: Recipe) -> str:
-    import yaml
-
-    old = _flat(yaml.safe_load(kept.read_text(encoding="utf-8")))
-    new = _flat(yaml.safe_load(dump_yaml(recipe)))
-    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-    return ", ".join(f"{key} ({old.get(key)!r} -> {new.get(key)!r})" for key in keys[:3]) or "its spelling"
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for name, part in value.items():
-        flat |= _flat(part, f"{prefix}.{name}".strip("."))
-    return flat
-
-
-def _run_arm(arm: str, job: Job, place: Path, *, root: Path, whole: Recipe, quiet: bool) -> ArmResult:
-    recipe = job.recipe
+def _run_arm(kept: RunFolder, arm: str, job: Job, quiet: bool) -> ArmResult:
+    recipe, place = job.recipe, kept.place(arm)
     backbone = Backbone.load(
         recipe.backbone.id,
         revision=recipe.backbone.revision,
         dtype=recipe.backbone.dtype,
         attention=recipe.backbone.attention,
+        quantize=recipe.backbone.quantize,
     )
     whole_hash, total = backbone.hash(), backbone.parameter_count()
+    kept.note_inputs(recipe, backbone, whole_hash)
     method = build_method(backbone, recipe)
     steering = method or build_untrained(backbone, recipe, job.examples)
-    _open_folder(place, job, backbone, root=root, whole=whole)
-    try:
-        frozen = backbone.frozen_hash()
-        training: dict[str, Any] | None = None
-        if method is not None:
-            reset_peak_memory(backbone.device)
-            fitted = fit(
-                backbone, method, job.train, job.dev, recipe.train, place, seed=recipe.seed, label=arm, quiet=quiet
-            )
-            training = asdict(fitted) | {"peak_memory_bytes": peak_memory_bytes(backbone.device)}
-            if backbone.frozen_hash() != frozen:
-                raise TrainingError("frozen parameters of the backbone changed during training; nothing was kept.")
-            steering = _keep(method, recipe, place, whole_hash, fitted)
-        rows, decoding = _decode(backbone, steering, job, arm, quiet)
-        result = _score(arm, recipe, job.test, rows, training, decoding, total, method)
-        _write_predictions(place, job.test, rows)
-        write_text_atomic(place / SCORES, json.dumps(asdict(result), indent=2) + "\n")
-        write_text_atomic(place / STATUS, json.dumps({"status": "done" if place != root else "running"}) + "\n")
-    except (SoftpromptError, OSError, RuntimeError) as error:
-        _note_failure(root, error)
-        raise
+    kept.status("running")
+    if arm != MAIN:
+        place.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(place / RECIPE, dump_yaml(recipe))
+    chosen = {**data.choices_of(recipe.data), "parts": job.splits}
+    write_text_atomic(place / SPLITS, json.dumps(chosen, indent=2) + "\n")
+    frozen = backbone.frozen_hash()
+    training: dict[str, Any] | None = None
+    if method is not None:
+        reset_peak_memory(backbone.device)
+        fitted = fit(
+            backbone, method, job.train, job.dev, recipe.train, place, seed=recipe.seed, label=arm, quiet=quiet
+        )
+        training = asdict(fitted) | {"peak_memory_bytes": peak_memory_bytes(backbone.device)}
+        if backbone.frozen_hash() != frozen:
+            raise TrainingError("frozen parameters of the backbone changed during training; nothing was kept.")
+        steering = _keep(method, recipe, place, whole_hash, fitted)
+    rows, decoding = _decode(backbone, steering, job, arm, quiet)
+    result = _score(arm, recipe, job.test, rows, training, decoding, total, method)
+    _write_predictions(place, job.test, rows)
+    write_text_atomic(place / SCORES, json.dumps(asdict(result), indent=2) + "\n")
+    if arm != MAIN:
+        kept.status("done", arm)
     return result
 
 
 def build_method(backbone: Backbone, recipe: Recipe) -> Method | None:
     """The recipe's method on `backbone`, seeded by the recipe; None where nothing is trained."""
-    import torch
-
     if recipe.method.name not in METHODS:
         return None
     torch.manual_seed(recipe.seed)
@@ -259,19 +262,6 @@ def build_untrained(backbone: Backbone, recipe: Recipe, examples: Sequence[Examp
     if isinstance(recipe.method, InContextConfig):
         return InContext.build(backbone, recipe.method, examples, recipe.seed)
     return Untuned()
-
-
-def _open_folder(place: Path, job: Job, backbone: Backbone, *, root: Path, whole: Recipe) -> None:
-    for folder in (root, place):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(root / RECIPE, dump_yaml(whole))
-    if place != root:
-        write_text_atomic(place / RECIPE, dump_yaml(job.recipe))
-    chosen = {**data.choices_of(job.recipe.data), "parts": job.splits}
-    write_text_atomic(place / SPLITS, json.dumps(chosen, indent=2) + "\n")
-    env = environment(backbone.device) | {"data": data.identity(job.recipe.data)}
-    write_text_atomic(root / "env.json", json.dumps(env, indent=2) + "\n")
-    write_text_atomic(root / STATUS, json.dumps({"status": "running"}) + "\n")
 
 
 def _keep(method: Method, recipe: Recipe, place: Path, before: str, fitted: Fitted) -> Steering:
@@ -386,11 +376,3 @@ def _write_predictions(place: Path, test: Sequence[Example], rows: Sequence[Deco
 def _finished(place: Path) -> ArmResult:
     say(f"{place}: done before, read back")
     return ArmResult(**json.loads((place / SCORES).read_text(encoding="utf-8")))
-
-
-def _note_failure(root: Path, error: Exception) -> None:
-    """Leave the reason in status.json where the disk still allows it."""
-    try:
-        write_text_atomic(root / STATUS, json.dumps({"status": "failed", "reason": str(error)}) + "\n")
-    except OSError:
-        say(f"could not write {root / STATUS}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from softprompt.backbone import Backbone
@@ -20,7 +20,8 @@ from softprompt.batch import Encoded, Plan, make_batch
 from softprompt.config import TrainConfig
 from softprompt.errors import TrainingError
 from softprompt.loss import target_nll
-from softprompt.methods import Method, OwnRates
+from softprompt.methods import Method
+from softprompt.optim import learning_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class StepRecord:
     target_tokens: int
     positions: int
     """Tokens and pads."""
+    micro_batch: int
+    """Pairs per forward pass, at most."""
 
 
 def total_steps(config: TrainConfig, plan: Plan) -> int:
@@ -48,55 +51,6 @@ def total_steps(config: TrainConfig, plan: Plan) -> int:
     if config.max_steps is not None:
         return config.max_steps
     return math.ceil(config.epochs * plan.steps_per_epoch)
-
-
-def learning_rate(config: TrainConfig, step: int, total: int, highest: float | None = None) -> float:
-    """Rate of the 0-based `step`: linear warm-up, then constant or linear decay that reaches 0 after `total` steps.
-
-    `highest` stands in for the recipe's rate where tensors have one of their own.
-    """
-    highest = config.lr if highest is None else highest
-    if step < config.warmup_steps:
-        return highest * step / config.warmup_steps
-    if config.schedule == "constant":
-        return highest
-    return highest * max(0.0, (total - step) / max(1, total - config.warmup_steps))
-
-
-def make_optimizer(method: Method, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over the method's trainable tensors, one fused kernel where the tensors allow it; a group for each rate."""
-    own = method.rates() if isinstance(method, OwnRates) else {}
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in method.trainable().items():
-        groups.setdefault(own.get(name, config.lr), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": parameters, "highest": rate} for rate, parameters in groups.items()],
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
-
-
-def optimizer_state(method: Method, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's moments as flat tensors `<parameter>/<moment>`; empty before the first step."""
-    flat: dict[str, Tensor] = {}
-    for name, parameter in method.trainable().items():
-        for moment, value in optimizer.state.get(parameter, {}).items():
-            flat[f"{name}/{moment}"] = value.detach()
-    return flat
-
-
-def restore_optimizer(method: Method, optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
-    """Inverse of `optimizer_state`."""
-    for name, parameter in method.trainable().items():
-        moments = {key.rpartition("/")[2]: value for key, value in flat.items() if key.rpartition("/")[0] == name}
-        if moments:
-            optimizer.state[parameter] = {
-                moment: value.clone() if moment == "step" else value.clone().to(parameter.device)
-                for moment, value in moments.items()
-            }
 
 
 def training_steps(
@@ -108,11 +62,16 @@ def training_steps(
     *,
     seed: int,
     start: int = 0,
+    micro_batch: int | None = None,
 ) -> Iterator[StepRecord]:
     """Train from optimiser step `start` to the end, one record after each step.
 
+    Under `micro_batch: auto` the pairs per forward pass start from `micro_batch`, or all of the batch, and are halved
+    whenever memory runs out; the gradient stays that of the whole batch.
+
     Raises:
-        TrainingError: the loss or the gradient is not finite; the step is not applied, weights stay as they were.
+        TrainingError: the loss or the gradient is not finite, or memory ran out for good; the step is not applied,
+            weights stay as they were.
     """
     if config.gradient_checkpointing:
         backbone.enable_gradient_checkpointing()
@@ -121,14 +80,19 @@ def training_steps(
     batches = plan.from_step(start)
     parameters = list(method.trainable().values())
     optimizer.zero_grad(set_to_none=True)  # an earlier call may have ended in the middle of a step
+    rows = (micro_batch if config.micro_batch == "auto" else config.micro_batch) or config.batch_size
     for step in range(start, total):
         prepare_mode(backbone, method, config)
-        torch.manual_seed(step_seed(seed, step))
         rate = learning_rate(config, step, total)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, total, group["highest"])
         indices = next(batches)
-        loss, seen = _accumulate(backbone, method, [pairs[i] for i in indices], config)
+        chosen = [pairs[i] for i in indices]
+        while (done := _within_memory(backbone, method, chosen, config, rows, step_seed(seed, step), step)) is None:
+            optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            rows = max(1, min(rows, len(chosen)) // 2)
+        loss, seen = done
         norm = float(nn.utils.clip_grad_norm_(parameters, config.clip if config.clip is not None else math.inf))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
@@ -138,7 +102,7 @@ def training_steps(
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        yield StepRecord(step + 1, (step + 1) / plan.steps_per_epoch, loss, rate, norm, *seen)
+        yield StepRecord(step + 1, (step + 1) / plan.steps_per_epoch, loss, rate, norm, *seen, rows)
 
 
 def make_plan(pairs: Sequence[Encoded], config: TrainConfig, seed: int) -> Plan:
@@ -146,17 +110,40 @@ def make_plan(pairs: Sequence[Encoded], config: TrainConfig, seed: int) -> Plan:
     return Plan(tuple(len(pair) for pair in pairs), config.batch_size, seed)
 
 
+def _within_memory(
+    backbone: Backbone,
+    method: Method,
+    chosen: Sequence[Encoded],
+    config: TrainConfig,
+    rows: int,
+    generator_seed: int,
+    step: int,
+) -> tuple[float, tuple[int, int, int]] | None:
+    """`_accumulate`, or None where memory ran out and fewer rows may be tried: nothing holds on to the failed pass."""
+    torch.manual_seed(generator_seed)
+    try:
+        return _accumulate(backbone, method, chosen, config, rows)
+    except torch.OutOfMemoryError as error:
+        if config.micro_batch == "auto" and rows > 1:
+            return None
+        ways = "" if config.micro_batch == "auto" else "train.micro_batch=auto, or "
+        raise TrainingError(
+            f"step {step + 1}: out of memory with {min(rows, len(chosen))} pairs per forward pass, the longest of "
+            f"{max(map(len, chosen))} tokens. The update was not applied. "
+            f"Set {ways}train.gradient_checkpointing=true, or take shorter texts."
+        ) from error
+
+
 def _accumulate(
-    backbone: Backbone, method: Method, chosen: Sequence[Encoded], config: TrainConfig
+    backbone: Backbone, method: Method, chosen: Sequence[Encoded], config: TrainConfig, rows: int
 ) -> tuple[float, tuple[int, int, int]]:
-    """Forward and backward over the micro-batches of one step; gradients add up to those of the whole batch."""
-    size = config.micro_batch or len(chosen)
+    """Forward and backward over one step, `rows` pairs at a time; gradients add up to those of the whole batch."""
     ordered = sorted(chosen, key=len)
     target_tokens = sum(len(pair.target) for pair in chosen)
     weight = 1.0 / (target_tokens if config.loss == "token_mean" else len(chosen))
     loss, positions = 0.0, 0
-    for start in range(0, len(ordered), size):
-        batch = make_batch(backbone, method, ordered[start : start + size])
+    for start in range(0, len(ordered), rows):
+        batch = make_batch(backbone, method, ordered[start : start + rows])
         with method.attach(backbone):
             with autocast(backbone.device, config.precision):
                 nll = target_nll(backbone, batch)

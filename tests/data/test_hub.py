@@ -89,13 +89,16 @@ def test_a_task_is_read_from_the_hub_where_no_folder_is_given(squad: Task, tmp_p
     assert [(x.source, x.targets) for x in splits.train] == [(source, ("here",))] * 5
     assert [(x.targets, x.meta["id"]) for x in splits.test] == [(("here", "it"), "q0"), (("here", "it"), "q1")]
     assert origins(data) == {"train": (HubPart(squad.source.hub, "train"),), "dev": (HubPart(squad.source.hub, "dev"),)}
-    assert set(identity(data)) == {"train", "dev"} and reads_hub(data)
+    assert [name for _, name, _ in identity(data)] == [
+        f"{tmp_path / 'squad'} ({name})" for name in ("train", "validation")
+    ]
+    assert reads_hub(data)
     own = tmp_path / "own.json"
     asked = {"id": "x", "question": "?", "answers": [{"text": "c"}]}
     own.write_text(json.dumps({"data": [{"paragraphs": [{"context": "c", "qas": [asked]}]}]}))
     mixed = DataConfig(task="squad", dev=own)
     assert [x.meta["id"] for x in load(mixed, 1).dev] == ["x"] and len(load(mixed, 1).train) == 5
-    assert origins(mixed)["dev"] == (own,) and set(identity(mixed)) == {"train", "dev"}
+    assert origins(mixed)["dev"] == (own,) and [split for split, _, _ in identity(mixed)] == ["train", "dev"]
     with pytest.raises(ConfigError, match=r"lacks train-v1.1.json.*softprompt fetch squad"):
         load(DataConfig(task="squad", dir=tmp_path), 1)
 

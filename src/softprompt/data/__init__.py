@@ -8,7 +8,7 @@ from softprompt.data import split as policies
 from softprompt.data.rows import OWN, READERS, SHAPES, Origin, read_rows
 from softprompt.data.sources import (
     PARTS,
-    fingerprint,
+    digest,
     hub_of,
     identity,
     origins,
@@ -29,7 +29,7 @@ __all__ = [
     "READERS",
     "SHAPES",
     "choices_of",
-    "fingerprint",
+    "digest",
     "hub_of",
     "identity",
     "label_words",
@@ -155,8 +155,8 @@ def _is_grouped(source: Source, data: DataConfig) -> bool:
 def _with_references(test: Examples, task: Task | None) -> Examples:
     """The test rows with as many references as the official scorer has files; a blank where a row has fewer texts.
 
-    The targets stay as they are. The blank counts as a reference of no words in multi-bleu.perl, and so in the published
-    numbers.
+    The targets stay as they are. The blank counts as a reference of no words in multi-bleu.perl, and so in the
+    published numbers.
     """
     if task is None or task.references is None:
         return test

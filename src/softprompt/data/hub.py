@@ -22,7 +22,8 @@ class HubPart:
 
     def __str__(self) -> str:
         """As messages call it."""
-        return f"{self.hub.id} ({self.hub.splits[self.split]})"
+        config = f"/{self.hub.config}" if self.hub.config else ""
+        return f"{self.hub.id}{config} ({self.hub.splits[self.split]})"
 
 
 def read_hub(part: HubPart) -> Iterator[Record]:

@@ -1,7 +1,7 @@
 """Which files, or splits of the hub, a recipe's data section reads, and their fingerprints."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
 
@@ -80,37 +80,29 @@ def reads_hub(data: DataConfig) -> bool:
     return any(isinstance(origin, HubPart) for several in origins(data).values() for origin in several)
 
 
-def identity(data: DataConfig) -> dict[str, str]:
-    """Return the SHA-256 of what each split is read from; errors as `origins` and `fingerprint`."""
-    return fingerprint(origins(data))
+def identity(data: DataConfig) -> list[tuple[Split, str, str]]:
+    """Return split, name and SHA-256 (hexadecimal) of everything that is read; errors as `origins` and `digest`."""
+    return [(split, str(origin), digest(origin)) for split, several in origins(data).items() for origin in several]
 
 
-def fingerprint(found: Mapping[Split, Sequence[Path | HubPart]]) -> dict[str, str]:
-    """Return the SHA-256 (hexadecimal) of each file, or of the hub's cached copy, by its split.
+def digest(origin: Path | HubPart) -> str:
+    """Return the SHA-256 (hexadecimal) of a file, or of the hub's cached copy; ConfigError if it cannot be read.
 
-    ConfigError if one cannot be read. The files of a split that has several are named `dev/in_domain_dev.tsv`. The hash
-    of a folder is that of a line `hash  path` for each XML file in it, in the order of their paths.
+    That of a folder is of a line `hash  path` for each XML file in it, in the order of their paths.
     """
-    out = {}
-    for name, path in ((name, path) for name, several in found.items() for path in several):
-        if isinstance(path, HubPart):
-            out[str(name)] = hub_fingerprint(path)
-            continue
-        key = name if len(found[name]) == 1 else f"{name}/{path.name}"
-        try:
-            place = path.expanduser()
-            if place.is_dir():
-                inner = (f"{_sha256(file)}  {file.relative_to(place)}\n" for file in sorted(place.rglob("*.xml")))
-                out[key] = hashlib.sha256("".join(inner).encode()).hexdigest()
-            else:
-                out[key] = _sha256(place)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"{path}: the data file cannot be read ({reason}). Check the recipe's data.") from None
-    return out
+    if isinstance(origin, HubPart):
+        return hub_fingerprint(origin)
+    try:
+        return _sha256(origin.expanduser())
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{origin}: the data file cannot be read ({reason}). Check the recipe's data.") from None
 
 
 def _sha256(path: Path) -> str:
+    if path.is_dir():
+        lines = (f"{_sha256(file)}  {file.relative_to(path)}\n" for file in sorted(path.rglob("*.xml")))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -10,6 +10,7 @@ from torch import nn
 from softprompt.artefact import Facts, write_artefact
 from softprompt.backbone import Backbone, quiet_transformers
 from softprompt.errors import ConfigError
+from softprompt.quantize import is_quantized
 
 
 class FinetuneMethod:
@@ -21,9 +22,14 @@ class FinetuneMethod:
         """Unfreezes `backbone` in place: all of it, or its `top` highest blocks.
 
         Raises:
-            ConfigError: there are fewer blocks.
+            ConfigError: there are fewer blocks, or the weights are quantised.
         """
         self.backbone, self.model = backbone, backbone.model
+        if is_quantized(backbone.model):
+            raise ConfigError(
+                f"method finetune trains the weights themselves; those of backbone {backbone.id!r} are in 8 or 4 bits. "
+                "Load it without quantize, or take method lora."
+            )
         blocks = backbone.blocks() if top is not None else []
         if top is not None and top > len(blocks):
             raise ConfigError(

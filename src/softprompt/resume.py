@@ -1,0 +1,103 @@
+"""Going on with a run: what must be as it was, named by field, and what the user accepts by name."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softprompt import data
+from softprompt.config import Recipe, field_names, load_recipe, to_dict
+from softprompt.errors import ConfigError
+from softprompt.recipes import nearest
+
+ENV, RECIPE = "env.json", "recipe.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that is not as it was when the run was started."""
+
+    field: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What changed since a run was started, and the arms that it reaches."""
+
+    changes: tuple[Change, ...] = ()
+    arms: frozenset[str] = frozenset()
+
+
+def difference(folder: Path, recipe: Recipe, arms: Mapping[str, Recipe]) -> Difference:
+    """Compare recipe and data with those that the run in `folder` was started with; nothing, where there is none.
+
+    Raises:
+        ConfigError: the folder's own recipe cannot be read, or a data file is gone.
+    """
+    if not (folder / RECIPE).exists():
+        return Difference()
+    old = load_recipe(str(folder / RECIPE))
+    unlike = _unlike(_flat(to_dict(old)), _flat(to_dict(recipe)))
+    found = [Change(key, f"{was!r} -> {now!r}") for key, was, now in unlike]
+    reached = {arm for arm in arms if arm not in old.arms() or old.arm(arm) != arms[arm]}
+    known = read_env(folder).get("data", {})
+    for arm, own in arms.items():
+        for split, name, digest in data.identity(own.data):
+            if known.get(name) not in (None, digest):
+                found.append(Change(f"data.{split}", f"the content of {name}"))
+                reached.add(arm)
+    return Difference(tuple(dict.fromkeys(found)), frozenset(reached))
+
+
+def backbone_change(folder: Path, key: str, digest: str) -> list[Change]:
+    """The change of weights since another sitting of the run in `folder`; empty where there is none."""
+    was = read_env(folder).get("backbones", {}).get(key)
+    return [] if was in (None, digest) else [Change("backbone.id", f"the weights of {key}")]
+
+
+def require_accepted(changes: Iterable[Change], allowed: Sequence[str], folder: Path) -> None:
+    """Raise `ConfigError` naming every change that no entry of `allowed` (a field or a section) names."""
+    refused = [one for one in changes if not any(f"{one.field}.".startswith(f"{name}.") for name in allowed)]
+    if refused:
+        listed = "; ".join(f"{one.field} ({one.what})" for one in refused[:3])
+        more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
+        raise ConfigError(
+            f"cannot resume {folder}: changed since the run was started: {listed}{more}. Resume with what it was "
+            f"started with, use --out for another folder, or accept it with --allow-change {refused[0].field}."
+        )
+
+
+def require_known(allowed: Sequence[str], resume: bool) -> None:
+    """Raise `ConfigError` for accepted names that are no field of a recipe, or that are given without a resume."""
+    if allowed and not resume:
+        raise ConfigError("--allow-change has no effect without --resume. Add it, or drop --allow-change.")
+    known = field_names()
+    for name in allowed:
+        if name not in known and name.split(".")[0] != "compare":
+            raise ConfigError(f"--allow-change {name}: expected a field of a recipe{nearest(name, known)}.")
+
+
+def read_env(folder: Path) -> dict[str, Any]:
+    """env.json of a run; empty where there is none or it cannot be read as one."""
+    try:
+        found = json.loads((folder / ENV).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _unlike(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    return [
+        (key, old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
+    ]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for name, part in value.items():
+        flat |= _flat(part, f"{prefix}.{name}".strip("."))
+    return flat
