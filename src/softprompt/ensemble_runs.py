@@ -14,11 +14,9 @@ from softprompt.config import Recipe, load_recipe
 from softprompt.console import Progress
 from softprompt.ensemble import ensemble, require_vote
 from softprompt.errors import ConfigError
-from softprompt.labels import distinct_targets
-from softprompt.metrics import score_suite
 from softprompt.prompt import Prompt
 from softprompt.resume import RECIPE
-from softprompt.run import suite_of
+from softprompt.run import label_choices, score_outputs, suite_of
 from softprompt.table import metric_title, show_score
 from softprompt.types import Splits
 
@@ -96,15 +94,13 @@ def ensemble_runs(folders: Sequence[Path], *, vote: str = "majority", quiet: boo
         [example.source for example in splits.test],
         recipe.decode,
         vote=vote,
-        labels=distinct_targets(splits.train) if recipe.decode.labels else None,
+        labels=label_choices(recipe, splits.train),
         seed=recipe.seed,
         on_batch=progress.update,
     )
     progress.close()
-    references = [example.targets for example in splits.test]
-    suite = suite_of(recipe)
-    together = score_suite(suite, voted.texts, references, recipe.score.bertscore)
-    alone = [score_suite(suite, texts, references, recipe.score.bertscore) for texts in voted.each]
+    together = score_outputs(recipe, splits.test, voted.texts)
+    alone = [score_outputs(recipe, splits.test, texts) for texts in voted.each]
     return EnsembleScores(
         {
             str(folder): {metric: score.value for metric, score in result.scores.items()}
