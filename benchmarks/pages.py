@@ -145,9 +145,9 @@ def lowdata_section(result: dict[str, Any]) -> str:
     )
     names = " | ".join("task words" if arm == "main" else arm.replace("-", " ") for arm in arms)
     return f"""## Few training pairs: real words against random numbers
-`python benchmarks/lowdata.py`: BLEU on the 200 test sources of the bundled task, 200 steps of 10 pairs,
+`python benchmarks/lowdata.py`: BLEU on the 200 test sources of the bundled task, 150 steps of 10 pairs,
 {len(result["subsets"])} subsets a size. A direct prefix of 19 starts from the backbone's activations for an
-instruction, for words that have nothing to do with the task, or from random numbers.
+instruction or from random numbers.
 
 | training pairs | {names} |
 |---{"|---:" * len(arms)}|
