@@ -211,7 +211,7 @@ def test_unknown_keys_in_a_file_are_all_listed_with_their_lines(tmp_path: Path) 
         (
             "method=prefx",
             [
-                "method.name: expected one of prefix, prompt, dept, finetune, adapter, lora, incontext, untuned",
+                "method.name: expected one of prefix, prompt, dept, finetune, adapter, lora, peft, incontext, untuned",
                 "nearest: 'prefix'",
             ],
         ),

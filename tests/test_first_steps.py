@@ -89,6 +89,11 @@ def test_float16_weights_and_bfloat16_arithmetic_are_kept_apart(recipe: Path) ->
         load_recipe(str(recipe), ["backbone.dtype=float16", "train.precision=bfloat16"])
 
 
+def test_a_field_of_any_method_is_explained(recipe: Path) -> None:
+    with pytest.raises(ConfigError, match=r"method.lowrank_lr: expected a number or null, > 0; got 0\. It means: rate"):
+        load_recipe(str(recipe), ["method={name: dept, lowrank_lr: 0}"])
+
+
 def told(*arguments: str) -> str:
     done = CliRunner().invoke(app, arguments)
     return str(done.exception) if isinstance(done.exception, SoftpromptError) else done.output

@@ -152,11 +152,11 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         tmp_path / "lora", backbone_id="gpt2", backbone_hash=bone.hash()
     )
     file = {"init": "file", "init_file": str(tmp_path / "kept")}
-    with pytest.raises(ConfigError, match=r"expected numbers of shape \(4, 32\), got \(3, 32\)"):
+    with pytest.raises(ConfigError, match=r"expected 4 virtual tokens .* got 3"):
         METHODS["prompt"](bone, PromptTuning(length=4, **file))
     with pytest.raises(ConfigError, match=r"expected numbers of shape \(3, 128\), got \(3, 32\)"):
         METHODS["prefix"](bone, PrefixTuning(length=3, **file))
-    with pytest.raises(CheckpointError, match="no MANIFEST"):
+    with pytest.raises(CheckpointError, match="expected a run or prompt folder"):
         METHODS["prompt"](bone, PromptTuning(length=3, init="file", init_file=str(tmp_path / "nowhere")))
     with pytest.raises(CheckpointError, match="expected a prefix, a prompt or DePT"):
         METHODS["prompt"](bone, PromptTuning(length=3, init="file", init_file=str(tmp_path / "lora")))
@@ -184,3 +184,15 @@ def test_an_array_of_objects_is_no_start(tmp_path: Path) -> None:
     for name in ("objects", "text", "nowhere"):
         with pytest.raises(CheckpointError, match="not an array in numpy's format"):
             kept_numbers(str(tmp_path / f"{name}.npy"))
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, *factories.SEQ2SEQ])
+def test_a_start_of_words_is_the_backbones_own_activations(name: str) -> None:
+    """To the bit without the MLP, within 1e-5 of the largest number with it (docs/methods.md states it)."""
+    bone = factories.backbone(name)
+    want = activations(bone, text_ids(bone, TEXT, 5), made(bone).form.sites)
+    assert float(want.abs().min(dim=0).values.max()) > 0
+    assert torch.equal(made(bone, reparam="none").fold().numbers, want)
+    for reparam in ("mlp", "deep"):
+        error = (made(bone, reparam=reparam).fold().numbers - want).abs().max()
+        assert float(error) <= 1e-5 * float(want.abs().max())

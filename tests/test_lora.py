@@ -15,18 +15,18 @@ from softprompt.decode import decode_texts
 from softprompt.errors import CheckpointError, ConfigError
 from softprompt.loss import target_nll
 from softprompt.method_config import LoRA
-from softprompt.methods import METHODS, LoraMethod, trained_count
+from softprompt.methods import METHODS, PeftMethod, trained_count
 from softprompt.run import run_recipe
 
 peft = pytest.importorskip("peft", reason="the extra `peft` is not installed")
 FAMILIES = ["gpt2", "llama", "mistral_window", "gemma3", "bart", "t5"]
 
 
-def moved(bone: Backbone, **options: object) -> LoraMethod:
+def moved(bone: Backbone, **options: object) -> PeftMethod:
     """LoRA whose second matrices are not 0 any more."""
     torch.manual_seed(0)
     method = METHODS["lora"](bone, LoRA(**{"rank": 3, "dropout": 0.2, **options}))
-    assert isinstance(method, LoraMethod)
+    assert isinstance(method, PeftMethod)
     with torch.no_grad():
         for parameter in method.trainable().values():
             parameter.copy_(torch.randn_like(parameter) * 0.3)
@@ -34,7 +34,7 @@ def moved(bone: Backbone, **options: object) -> LoraMethod:
     return method
 
 
-def nll(bone: Backbone, method: LoraMethod, pairs: list[Encoded]) -> float:
+def nll(bone: Backbone, method: PeftMethod, pairs: list[Encoded]) -> float:
     with torch.no_grad(), method.attach(bone):
         return float(target_nll(bone, make_batch(bone, method, pairs)))
 
@@ -62,7 +62,7 @@ def test_padded_equals_unpadded_and_no_start_changes_nothing(name: str) -> None:
     bone = factories.backbone(name)
     plain = nll(bone, moved(factories.backbone(name)), pairs)
     untrained = METHODS["lora"](bone, LoRA(rank=3))
-    assert isinstance(untrained, LoraMethod)
+    assert isinstance(untrained, PeftMethod)
     untrained.set_mode(False)
     assert nll(bone, untrained, pairs) == plain
     bone = factories.backbone(name)
@@ -78,7 +78,7 @@ def test_saved_and_loaded_equals_before_here_and_in_peft(name: str, tmp_path: Pa
     method = moved(bone)
     method.save(tmp_path / "adapter", backbone_id=name, backbone_hash=before)
     fresh = factories.backbone(name)
-    assert nll(fresh, LoraMethod.load(fresh, tmp_path / "adapter"), pairs) == nll(bone, method, pairs)
+    assert nll(fresh, PeftMethod.load(fresh, tmp_path / "adapter"), pairs) == nll(bone, method, pairs)
     theirs = peft.PeftModel.from_pretrained(factories.model(name), str(tmp_path / "adapter")).eval()
     batch = make_batch(bone, method, pairs)
     inputs = batch.inputs()
@@ -93,17 +93,17 @@ def test_a_folder_of_another_backbone_or_a_damaged_one_is_refused(tmp_path: Path
     before = bone.hash()
     moved(bone).save(tmp_path / "adapter", backbone_id="gpt2", backbone_hash=before)
     with pytest.raises(CheckpointError, match="learned on backbone 'gpt2'"):
-        LoraMethod.load(factories.backbone("gpt2", n_layer=3), tmp_path / "adapter")
+        PeftMethod.load(factories.backbone("gpt2", n_layer=3), tmp_path / "adapter")
     path = tmp_path / "adapter" / "adapter_model.safetensors"
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
     path.write_bytes(bytes(raw))
     with pytest.raises(CheckpointError):
-        LoraMethod.load(factories.backbone("gpt2"), tmp_path / "adapter")
+        PeftMethod.load(factories.backbone("gpt2"), tmp_path / "adapter")
 
 
 def test_targets_that_are_not_there_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"method.targets: PEFT cannot put LoRA"):
+    with pytest.raises(ConfigError, match=r"method lora: PEFT cannot change backbone"):
         METHODS["lora"](factories.backbone("gpt2"), LoRA(targets=["nowhere"]))
 
 
@@ -117,7 +117,7 @@ def test_a_whole_run(name: str, tmp_path: Path) -> None:
     assert (
         0 < results["main"].parameters["trained"] < results["finetune"].parameters["trained"] < bone.parameter_count()
     )
-    method = LoraMethod.load(bone, tmp_path / "run" / "adapter")
+    method = PeftMethod.load(bone, tmp_path / "run" / "adapter")
     rows = [json.loads(line) for line in (tmp_path / "run" / "predictions" / "test.jsonl").read_text().splitlines()]
     again = decode_texts(bone, method, [row["source"] for row in rows], recipe.decode, seed=recipe.seed)
     assert [row.text for row in again] == [row["prediction"] for row in rows]

@@ -123,9 +123,7 @@ def test_a_task_without_training_files_cannot_be_trained_on(
     """As with a task that is only tested on."""
     settings = ["data.hold_out={field: label, values: ['0', '1']}", f"backbone={backbone}"]
     assert call(["run", "mine.yaml", *settings, "--out", "run", "-q"], monkeypatch) == 2
-    assert (
-        "data.train: method prompt needs training pairs, and the data has no training part" in capsys.readouterr().err
-    )
+    assert "data.train: method prompt needs training pairs, and the data has none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arm", ["prompt", "untuned"])

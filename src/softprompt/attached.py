@@ -120,12 +120,10 @@ class Attached(nn.Module):
         """
         if isinstance(sources, str):
             raise DataError(f"expected a list of sources, got one text. Write generate([{sources[:20]!r}...]).")
-        unknown = sorted(options.keys() - (DecodeConfig.model_fields.keys() - {"labels"}))
-        if unknown:
-            raise ConfigError(
-                f"generate({unknown[0]}=...): unknown option{nearest(unknown[0], DecodeConfig.model_fields)}. "
-                f"Options: {', '.join(key for key in DecodeConfig.model_fields if key != 'labels')}."
-            )
+        known = [key for key in DecodeConfig.model_fields if key != "labels"]
+        for key in options.keys() - known:
+            guess = nearest(key, known)
+            raise ConfigError(f"generate({key}={options[key]!r}): unknown option{guess}. Options: {', '.join(known)}.")
         try:
             config = DecodeConfig(labels=labels is not None, **options)
         except ValidationError as error:

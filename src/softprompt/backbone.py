@@ -271,6 +271,8 @@ def _tokenizer(id: str, source: str, revision: str | None) -> PreTrainedTokenize
             f"backbone {id!r}: its tokenizer names no end-of-text token, which separates source from target. "
             "Set eos_token in its tokenizer_config.json."
         )
+    # Texts that are too long for the window are refused or cut by this package, and said so.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer
 
 

@@ -276,7 +276,7 @@ def load_recipe(ref: str, overrides: Sequence[str] = ()) -> Recipe:
     drops the old method's fields; `section=null` sets a section back to its defaults. Where the recipe is silent, the
     task's own decode settings hold. ConfigError names the file and line, or the override.
     """
-    if not Path(ref).exists() and ref not in {info.name for info in list_recipes()} and ref in task_names():
+    if ref in task_names() and ref not in {info.name for info in list_recipes()} and not Path(ref).exists():
         raise ConfigError(
             f"{ref!r} is a task, not a recipe. Expected a recipe of it: a YAML file with the line "
             f"`data: {{task: {ref}, dir: FOLDER}}`."
@@ -410,7 +410,8 @@ def _explain(error: Any, where: Where, root: KeyPath) -> str:
         got = value.get("name") if isinstance(value, Mapping) else value
         guess = nearest(got, METHOD_CONFIGS) if isinstance(got, str) else ""
         return f"{start}: expected one of {', '.join(METHOD_CONFIGS)}; got {show(got)}{guess}."
-    sections: dict[str, type[BaseModel]] = {**SECTION_CONFIGS, "method": PrefixTuning}
+    method = METHOD_CONFIGS.get(str(error["loc"][1]), PrefixTuning) if len(error["loc"]) > 1 else PrefixTuning
+    sections: dict[str, type[BaseModel]] = {**SECTION_CONFIGS, "method": method}
     info = (sections[path[0]] if len(path) == 2 else Recipe).model_fields.get(path[-1]) if path else None
     if info is None:
         return f"{start}: {error['msg']}, got {show(value)}."

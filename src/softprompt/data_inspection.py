@@ -9,7 +9,7 @@ from softprompt.backbone import Backbone, quiet_transformers
 from softprompt.batch import encode_pairs, encode_sources, positions_taken
 from softprompt.config import Recipe
 from softprompt.methods import room_taken
-from softprompt.run import build_method
+from softprompt.run import answer_room, build_method, build_untrained
 from softprompt.table import as_text
 from softprompt.truncate import Cut, cut_splits, rooms
 from softprompt.types import Example, Splits
@@ -90,8 +90,9 @@ def inspect_data(recipe: Recipe) -> Inspection:
 def _inspected(recipe: Recipe, splits: Splits) -> Inspection:
     plan = Backbone.plan(recipe.backbone.id, revision=recipe.backbone.revision, tokenizer=True)
     method = build_method(plan, recipe)
-    offset = room_taken(plan, method) if method else 0
-    room, record = rooms(plan, recipe, offset), data.record_of(splits)
+    offset = room_taken(plan, method or build_untrained(plan, recipe, splits.train))
+    room = rooms(plan, recipe, offset, answer_room(plan, recipe, splits.train))
+    record = data.record_of(splits)
     cut, cuts = cut_splits(plan, splits, room) if recipe.data.truncate == "source" else (splits, {})
     measured = {
         "train": _measure(plan, splits.train, room.pair),

@@ -14,11 +14,10 @@ from softprompt.config import Recipe, load_recipe
 from softprompt.console import Progress
 from softprompt.ensemble import ensemble, require_vote
 from softprompt.errors import ConfigError
-from softprompt.labels import distinct_targets
 from softprompt.methods import room_taken
 from softprompt.prompt import Prompt
 from softprompt.resume import RECIPE
-from softprompt.run import scored_test, suite_of
+from softprompt.run import answer_room, label_choices, score_outputs, suite_of
 from softprompt.table import metric_title, show_score
 from softprompt.truncate import cut_sources, rooms
 from softprompt.types import Splits
@@ -93,7 +92,8 @@ def ensemble_runs(folders: Sequence[Path], *, vote: str = "majority", quiet: boo
     test = splits.test
     if recipe.data.truncate == "source":
         longest = max(room_taken(backbone, prompt) for prompt in prompts)
-        test, _ = cut_sources(backbone, test, rooms(backbone, recipe, longest).source, targets=False)
+        room = rooms(backbone, recipe, longest, answer_room(backbone, recipe, splits.train)).source
+        test, _ = cut_sources(backbone, test, room, targets=False)
     progress = Progress("ensemble", len(test) * len(prompts), "answers", quiet=quiet)
     voted = ensemble(
         backbone,
@@ -101,13 +101,13 @@ def ensemble_runs(folders: Sequence[Path], *, vote: str = "majority", quiet: boo
         [example.source for example in test],
         recipe.decode,
         vote=vote,
-        labels=(data.label_words(recipe.data) or distinct_targets(splits.train)) if recipe.decode.labels else None,
+        labels=label_choices(recipe, splits.train),
         seed=recipe.seed,
         on_batch=progress.update,
     )
     progress.close()
-    together = scored_test(recipe, test, voted.texts)
-    alone = [scored_test(recipe, test, texts) for texts in voted.each]
+    together = score_outputs(recipe, test, voted.texts)
+    alone = [score_outputs(recipe, test, texts) for texts in voted.each]
     return EnsembleScores(
         {
             str(folder): {metric: score.value for metric, score in result.scores.items()}

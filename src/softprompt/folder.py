@@ -9,11 +9,12 @@ from typing import Any
 from softprompt.backbone import Backbone
 from softprompt.config import MAIN, Recipe, dump_yaml
 from softprompt.console import say
+from softprompt.data import identity
 from softprompt.errors import ConfigError, Interrupted
 from softprompt.files import write_text_atomic
 from softprompt.lock import LOCK
 from softprompt.machine import environment
-from softprompt.resume import ENV, RECIPE, Change, Difference, backbone_change, inputs, read_env, require_accepted
+from softprompt.resume import ENV, RECIPE, Change, Difference, backbone_change, read_env, require_accepted
 from softprompt.signals import Stopped
 
 SCORES, STATUS = "scores.json", "status.json"
@@ -64,7 +65,7 @@ class RunFolder:
         self.accept(backbone_change(self.root, key, digest))
         before = read_env(self.root)
         known = {
-            "data": before.get("data", {}) | {name: sha for _, name, sha in inputs(recipe)},
+            "data": before.get("data", {}) | {name: sha for _, name, sha in identity(recipe.data)},
             "backbones": before.get("backbones", {}) | {key: digest},
         }
         self._write_env({**before, **environment(backbone.device), **known})

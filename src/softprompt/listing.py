@@ -100,10 +100,12 @@ def tasks_page() -> str:
 {as_markdown(tasks())}
 
 Sizes are those of the published files: sources, or rows where each row is an example of its own. A task reads its files
-from `data.dir`; `softprompt inspect-data TASK data.dir=FOLDER` shows what becomes of them.
+from `data.dir`; `softprompt fetch TASK FOLDER` gets those whose addresses are known. Without `data.dir` it reads the
+data set of the hub, where it names one. `softprompt inspect-data TASK data.dir=FOLDER` shows what becomes of them.
 
 The first template is the one used unless `data.template` names another. `dept`: digits for labels, as in DePT's code
 (Shi and Lipani 2024). `t5`: T5's words for labels, without the task's name (Lester, Al-Rfou and Constant 2021).
+`lester`: questions and answers with their punctuation set apart, as the same paper's code has them.
 
 | split | what it does |
 | --- | --- |

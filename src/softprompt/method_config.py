@@ -1,6 +1,6 @@
 """The `method` part of a recipe: one frozen model for each method. Fields have a unit in their description."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -145,6 +145,14 @@ class LoRA(Section):
     )
 
 
+class Peft(Section):
+    """Any other tuner of PEFT, such as IA3, LoHa or OFT, by its own options."""
+
+    name: Literal["peft"] = Field(default="peft", description="method")
+    type: str = Field(min_length=1, description="PEFT's name of the tuner")
+    options: dict[str, Any] = Field(default_factory=dict, description="fields of PEFT's own config for it")
+
+
 class Adapter(Section):
     """Adapters: bottlenecks between frozen layers (Lin et al. 2020; Houlsby et al. 2019)."""
 
@@ -182,7 +190,7 @@ class InContextConfig(Section):
         return self
 
 
-MethodConfig = PrefixTuning | PromptTuning | DePT | FineTuning | Adapter | LoRA | InContextConfig | UntunedConfig
+MethodConfig = PrefixTuning | PromptTuning | DePT | FineTuning | Adapter | LoRA | Peft | InContextConfig | UntunedConfig
 METHOD_CONFIGS: dict[str, type[MethodConfig]] = {
     "prefix": PrefixTuning,
     "prompt": PromptTuning,
@@ -190,6 +198,7 @@ METHOD_CONFIGS: dict[str, type[MethodConfig]] = {
     "finetune": FineTuning,
     "adapter": Adapter,
     "lora": LoRA,
+    "peft": Peft,
     "incontext": InContextConfig,
     "untuned": UntunedConfig,
 }

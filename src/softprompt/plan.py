@@ -85,9 +85,8 @@ def dry_run(recipe: Recipe) -> DryRun:
 
 def _pairs(recipe: Recipe) -> tuple[int | None, str]:
     """Training pairs: counted where the files are there, else as the task publishes them."""
-    on_hub = recipe.data.train is None and data.hub_of(recipe.data) is not None
     try:
-        if not on_hub:  # counting would download it
+        if not data.reads_hub(recipe.data):  # counting would download it
             return len(data.load(recipe.data, recipe.seed).train), "counted"
     except ConfigError:
         if recipe.data.task is None:

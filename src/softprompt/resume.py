@@ -44,18 +44,11 @@ def difference(folder: Path, recipe: Recipe, arms: Mapping[str, Recipe]) -> Diff
     reached = {arm for arm in arms if arm not in old.arms() or old.arm(arm) != arms[arm]}
     known = read_env(folder).get("data", {})
     for arm, own in arms.items():
-        for split, name, digest in inputs(own):
+        for split, name, digest in data.identity(own.data):
             if known.get(name) not in (None, digest):
                 found.append(Change(f"data.{split}", f"the content of {name}"))
                 reached.add(arm)
     return Difference(tuple(dict.fromkeys(found)), frozenset(reached))
-
-
-def inputs(recipe: Recipe) -> list[tuple[str, str, str]]:
-    """Split, name and SHA-256 of everything that a recipe's data is read from: files, or a hub's cached copies."""
-    names: dict[str, str] = {split: ", ".join(map(str, paths)) for split, paths in data.files(recipe.data).items()}
-    found = data.identity(recipe.data)
-    return [(split, names.get(split, f"{recipe.data.task}:{split}"), digest) for split, digest in found.items()]
 
 
 def backbone_change(folder: Path, key: str, digest: str) -> list[Change]:

@@ -109,9 +109,7 @@ class Job:
     @property
     def labels(self) -> tuple[str, ...] | None:
         """What an answer may be, where the recipe wants label words."""
-        if not self.recipe.decode.labels:
-            return None
-        return data.label_words(self.recipe.data) or distinct_targets(self.examples)
+        return label_choices(self.recipe, self.examples)
 
 
 def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
@@ -146,34 +144,47 @@ def _with_room(plan: Backbone, job: Job, splits: Splits) -> Job:
     """The job with its texts cut to the window where the recipe says so; DataError if they do not fit."""
     method = build_method(replace(plan, model=copy.deepcopy(plan.model)), job.recipe)  # some methods change the model
     if method is not None and not job.train:
+        lacking = f"the task {job.recipe.data.task!r} has none" if job.recipe.data.task else "the data has none"
         raise ConfigError(
-            f"data.train: method {job.recipe.method.name} needs training pairs, and the data has no training part. "
+            f"data.train: method {job.recipe.method.name} needs training pairs, and {lacking}. "
             "Set data.train=FILE, or method=untuned to score the backbone alone."
         )
-    offset = room_taken(plan, method or build_untrained(plan, job))
+    offset = room_taken(plan, method or build_untrained(plan, job.recipe, job.examples))
+    answer = answer_room(plan, job.recipe, job.examples)
     if job.recipe.data.truncate == "source":
-        splits, cuts = cut_splits(plan, splits, rooms(plan, job.recipe, offset))
+        splits, cuts = cut_splits(plan, splits, rooms(plan, job.recipe, offset, answer))
         job = _encoded(plan, job.recipe, splits)
         job = replace(job, splits={name: {**job.splits[name], "cut": asdict(cut)} for name, cut in cuts.items()})
         for name, cut in cuts.items():
             if cut.examples:
                 say(f"{name}: {cut.examples} of {cut.of} sources cut at their end, by {cut.tokens} tokens")
-    _require_room(plan, job, method, offset)
+    _require_room(plan, job, offset, answer, learns=method is not None)
     return job
 
 
-def _require_room(plan: Backbone, job: Job, method: Method | None, offset: int) -> None:
+def _require_room(plan: Backbone, job: Job, offset: int, answer: int, *, learns: bool) -> None:
     sources = encode_sources(plan, [example.source for example in job.test])
-    answer = job.recipe.decode.max_new_tokens
-    if job.labels is not None:
-        answer = max(map(len, LabelWords.of(plan, job.labels, job.recipe.decode).ids))
-    room_for_answer = answer if plan.family == "causal" else 0
-    require_fit([len(row) for row in sources], plan.window, what="test sources", offset=offset + room_for_answer)
-    if method is not None:
+    require_fit([len(row) for row in sources], plan.window, what="test sources", offset=offset + answer)
+    if learns:
         limits = [limit for limit in (plan.window, job.recipe.train.max_length) if limit is not None]
         room = min(limits) if limits else None
         for what, pairs in (("training pairs", job.train), ("dev pairs", job.dev)):
             require_fit([positions_taken(plan, pair) for pair in pairs], room, what=what, offset=offset)
+
+
+def label_choices(recipe: Recipe, train: Sequence[Example]) -> tuple[str, ...] | None:
+    """What an answer may be, where the recipe wants label words: those of its task, else the training targets."""
+    if not recipe.decode.labels:
+        return None
+    return data.label_words(recipe.data) or distinct_targets(train)
+
+
+def answer_room(backbone: Backbone, recipe: Recipe, train: Sequence[Example]) -> int:
+    """Positions of the window that an answer takes behind its source: none in an encoder's. Errors as `LabelWords`."""
+    labels, answer = label_choices(recipe, train), recipe.decode.max_new_tokens
+    if labels is not None:
+        answer = max(map(len, LabelWords.of(backbone, labels, recipe.decode).ids))
+    return answer if backbone.family == "causal" else 0
 
 
 def _order(recipe: Recipe) -> list[str]:
@@ -207,7 +218,7 @@ def _run_arm(kept: RunFolder, arm: str, job: Job, quiet: bool) -> ArmResult:
     whole_hash, total = backbone.hash(), backbone.parameter_count()
     kept.note_inputs(recipe, backbone, whole_hash)
     method = build_method(backbone, recipe)
-    steering = method or build_untrained(backbone, job)
+    steering = method or build_untrained(backbone, recipe, job.examples)
     kept.status("running")
     if arm != MAIN:
         place.mkdir(parents=True, exist_ok=True)
@@ -242,15 +253,14 @@ def build_method(backbone: Backbone, recipe: Recipe) -> Method | None:
     return METHODS[recipe.method.name](backbone, recipe.method)
 
 
-def build_untrained(backbone: Backbone, job: Job) -> Steering:
-    """The steering of a recipe by which nothing is trained.
+def build_untrained(backbone: Backbone, recipe: Recipe, examples: Sequence[Example]) -> Steering:
+    """The steering of a recipe by which nothing is trained; `examples`: the training pairs that it may show.
 
     Raises:
         ConfigError: see `InContext.build`.
     """
-    config = job.recipe.method
-    if isinstance(config, InContextConfig):
-        return InContext.build(backbone, config, job.examples, job.recipe.seed)
+    if isinstance(recipe.method, InContextConfig):
+        return InContext.build(backbone, recipe.method, examples, recipe.seed)
     return Untuned()
 
 
@@ -299,7 +309,7 @@ def _score(
     method: Method | None,
 ) -> ArmResult:
     texts = [row.text for row in rows]
-    scored = scored_test(recipe, test, texts) if test else None
+    scored = score_outputs(recipe, test, texts) if test else None
     trained = trained_count(method) if method else 0
     stored = method.stored_count() if method else 0
     return ArmResult(
@@ -326,8 +336,8 @@ def suite_of(recipe: Recipe) -> str:
     return recipe.score.suite or (load_task(recipe.data.task).suite if recipe.data.task else otherwise)
 
 
-def scored_test(recipe: Recipe, test: Sequence[Example], texts: Sequence[str]) -> SuiteResult:
-    """The scores of outputs for a recipe's test examples, by its suite and metrics."""
+def score_outputs(recipe: Recipe, test: Sequence[Example], texts: Sequence[str]) -> SuiteResult:
+    """The recipe's suite over the decoded texts of its test rows."""
     columns = load_task(recipe.data.task).join if recipe.data.task else ()
     outputs, references = joined(test, texts, columns)
     return score_suite(suite_of(recipe), outputs, references, recipe.score.bertscore, recipe.score.metrics)
@@ -342,7 +352,7 @@ def _group_scores(
         if isinstance(example.meta.get("seen"), bool):
             groups.setdefault("seen" if example.meta["seen"] else "unseen", []).append(index)
     return {
-        name: _plain(scored_test(recipe, [test[i] for i in chosen], [texts[i] for i in chosen]))
+        name: _plain(score_outputs(recipe, [test[i] for i in chosen], [texts[i] for i in chosen]))
         for name, chosen in sorted(groups.items())
     }
 
@@ -355,10 +365,10 @@ def _write_predictions(place: Path, test: Sequence[Example], rows: Sequence[Deco
     (place / "predictions").mkdir(exist_ok=True)
     lines = [
         json.dumps(
-            {"source": example.source, "prediction": row.text, "references": list(example.targets), **example.meta},
+            {"source": each.source, "prediction": row.text, "references": list(each.scored_against), **each.meta},
             ensure_ascii=False,
         )
-        for example, row in zip(test, rows, strict=True)
+        for each, row in zip(test, rows, strict=True)
     ]
     write_text_atomic(place / "predictions" / "test.jsonl", "".join(f"{line}\n" for line in lines))
 

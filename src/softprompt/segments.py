@@ -14,12 +14,12 @@ def joined(
     row is a text of its own.
     """
     if not columns:
-        return list(texts), [example.targets for example in test]
+        return list(texts), [example.scored_against for example in test]
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, example in enumerate(test):
         groups.setdefault(tuple(example.meta.get(column) for column in columns), []).append(index)
     outputs = [" ".join((texts[index].split() or ["-"])[0] for index in group) for group in groups.values()]
     references: list[tuple[str, ...]] = [
-        (" ".join(test[index].targets[0] for index in group),) for group in groups.values()
+        (" ".join(test[index].scored_against[0] for index in group),) for group in groups.values()
     ]
     return outputs, references

@@ -34,11 +34,13 @@ class Rooms:
     """For a test source: beside what a causal backbone generates."""
 
 
-def rooms(backbone: Backbone, recipe: Recipe, offset: int) -> Rooms:
-    """The room that the window and `train.max_length` leave beside `offset` positions of the prompt."""
+def rooms(backbone: Backbone, recipe: Recipe, offset: int, answer: int) -> Rooms:
+    """The room that the window and `train.max_length` leave beside `offset` positions of the prompt.
+
+    `answer`: positions of the window that are kept free behind a test source.
+    """
     limits = [limit - offset for limit in (backbone.window, recipe.train.max_length) if limit is not None]
-    reserved = recipe.decode.max_new_tokens if backbone.family == "causal" else 0
-    beside = [backbone.window - offset - reserved] if backbone.window is not None else []
+    beside = [backbone.window - offset - answer] if backbone.window is not None else []
     return Rooms(min(limits, default=None), min([*limits, *beside], default=None))
 
 

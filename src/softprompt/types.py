@@ -17,6 +17,13 @@ class Example:
     targets: tuple[str, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Facts that scoring may group by: `category`, `seen`, `id`, ..."""
+    references: tuple[str, ...] = ()
+    """What a prediction is scored against, where that is not the targets; "" is a reference of no words."""
+
+    @property
+    def scored_against(self) -> tuple[str, ...]:
+        """The references."""
+        return self.references or self.targets
 
 
 @dataclass(frozen=True, slots=True)

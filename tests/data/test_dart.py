@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from softprompt.config import DataConfig
-from softprompt.data import load
+from softprompt.data import load, record_of
 from softprompt.data.dart import read_dart
 from softprompt.errors import DataError
 from softprompt.metrics import SUITES
@@ -88,7 +88,8 @@ def test_official_counts(dart_folder: Path) -> None:
     splits = load(DataConfig(task="dart", dir=dart_folder, train=dev), 1)
     assert len(splits.train) == 6_980
     assert len(splits.dev) == 2_768 and sum(len(row.targets) for row in splits.dev) == 6_980
-    assert len(splits.test) == 5_097 and {len(row.targets) for row in splits.test} == {3}
+    assert len(splits.test) == 5_097 and {len(row.scored_against) for row in splits.test} == {3}
+    assert record_of(splits)["test"]["targets"] == 12_551, "no blank is counted"
     texts = [record.values["texts"] for record in read_dart(dart_folder / "dart-v1.1.1-full-test.json")]
     assert sum(map(len, texts)) == 12_552 - 1, "one of the published 12,552 is blank"
     assert len(texts[115]) == 1
@@ -121,4 +122,4 @@ def test_references_are_those_of_the_leaderboard(dart_folder: Path) -> None:
     test, words = load(data, 1).test, SUITES["dart"].words
     for number, file in enumerate(files):
         lines = file.read_text(encoding="utf-8").split("\n")
-        assert [words(row.targets[number]) for row in test] == [line.strip() for line in lines[: len(test)]]
+        assert [words(row.scored_against[number]) for row in test] == [line.strip() for line in lines[: len(test)]]

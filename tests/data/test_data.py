@@ -9,7 +9,7 @@ import pytest
 import softprompt.data
 import softprompt.data.sources
 from softprompt.config import DataConfig
-from softprompt.data import files, fingerprint, load
+from softprompt.data import digest, identity, load, origins
 from softprompt.errors import ConfigError, DataError
 from softprompt.types import Example
 
@@ -55,14 +55,14 @@ def test_bundled_task(gazette: Path) -> None:
     assert splits.dev == splits.test
     assert splits.dev[0] == Example("name : A", ("one", "two", "two"), meta)
     assert [x.source for x in splits.dev] == ["name : A", "name : B"]
-    assert files(data) == {split: (gazette / f"{split}.jsonl",) for split in ("train", "dev", "test")}
-    assert len(set(fingerprint(files(data)).values())) == 1
+    assert origins(data) == {split: (gazette / f"{split}.jsonl",) for split in ("train", "dev", "test")}
+    assert len({sha for _, _, sha in identity(data)}) == 1
 
 
 def test_a_task_with_one_file_replaced(gazette: Path, tmp_path: Path) -> None:
     mine = write(tmp_path / "mine.jsonl", GAZETTE[1:2])
     data = DataConfig(task="gazette", train=mine)
-    assert files(data)["train"] == (mine,) and len(load(data, 1).train) == 1
+    assert origins(data)["train"] == (mine,) and len(load(data, 1).train) == 1
     other = tmp_path / "folder"
     gazette.rename(other)
     assert len(load(DataConfig(task="gazette", dir=other), 1).train) == 4
@@ -121,4 +121,4 @@ def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such data file"):
         load(DataConfig(train=tmp_path / "x.csv"), 1)
     with pytest.raises(ConfigError, match="cannot be read"):
-        fingerprint({"train": (tmp_path / "x.csv",)})
+        digest(tmp_path / "x.csv")

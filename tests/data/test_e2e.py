@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from softprompt.config import DataConfig
-from softprompt.data import files, fingerprint, load
+from softprompt.data import identity, load
 from softprompt.data.e2e import parse_mr, read_e2e
 from softprompt.data.e2e_tokens import tokenise
 from softprompt.errors import ConfigError, DataError
@@ -94,9 +94,14 @@ def test_official_counts(e2e_folder: Path) -> None:
     assert len(splits.dev) == 547 and sum(len(x.targets) for x in splits.dev) == 4_672
     assert len(splits.test) == 630 and sum(len(x.targets) for x in splits.test) == 4_693
     assert not any("\n" in text for part in (splits.train, splits.dev, splits.test) for x in part for text in x.targets)
-    hashes = fingerprint(files(data))
-    assert list(hashes) == ["train", "dev", "test"]
-    assert hashes["train"] == "f27d48df45815288ab15619d47a79028c300fbb7f42e373668aba0b98c1d57c6"
+    tokenised = load(data.model_copy(update={"template": "tokenised"}), 101).test
+    assert [x.scored_against for x in tokenised] == [x.targets for x in splits.test] != [x.targets for x in tokenised]
+    found = identity(data)
+    assert [split for split, _, _ in found] == ["train", "dev", "test"]
+    assert found[0][1:] == (
+        str(e2e_folder / "trainset.csv"),
+        "f27d48df45815288ab15619d47a79028c300fbb7f42e373668aba0b98c1d57c6",
+    )
     raw = load(data.model_copy(update={"input": "{mr}"}), 101)
     assert len(raw.dev) == 547 and raw.dev[0].source.startswith("name[")
 

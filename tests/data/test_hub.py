@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 
 import softprompt.data
-import softprompt.data.rows
-import softprompt.data.sources
 from softprompt import plan
 from softprompt.config import DataConfig, Recipe
-from softprompt.data import files, hub_of, identity, load
-from softprompt.data.hub import hub_fingerprint, read_hub
+from softprompt.data import hub_of, identity, load, origins, reads_hub
+from softprompt.data.hub import HubPart, hub_fingerprint, read_hub
 from softprompt.errors import ConfigError, DataError
 from softprompt.tasks import Hub, Task, list_tasks, load_task
 
@@ -45,11 +43,11 @@ def hub(folder: Path | str, **changes: Any) -> Hub:
 
 
 def test_rows_in_order_with_their_place(folder: Path) -> None:
-    records = list(read_hub(hub(folder), "train"))
+    records = list(read_hub(HubPart(hub(folder), "train")))
     assert [record.values["id"] for record in records] == ["q0", "q1", "q2", "q3", "q4"]
     assert records[1].where == f"{folder}: default/train, row 2"
     assert records[0].values["answers"] == ["here", "it"]
-    assert len(list(read_hub(hub(folder), "dev"))) == 2
+    assert len(list(read_hub(HubPart(hub(folder), "dev")))) == 2
 
 
 def test_class_numbers_become_what_the_official_files_write(folder: Path) -> None:
@@ -58,15 +56,15 @@ def test_class_numbers_become_what_the_official_files_write(folder: Path) -> Non
     rows = [{"sentence": "a", "label": 1}, {"sentence": "b", "label": 0}, {"sentence": "c", "label": -1}]
     (folder / "validation.parquet").unlink()
     parquet.write_table(Table.from_pylist(rows), folder / "train.parquet")
-    records = read_hub(hub(folder, columns={}, classes={"label": ["no", "yes"]}), "train")
+    records = read_hub(HubPart(hub(folder, columns={}, classes={"label": ["no", "yes"]}), "train"))
     assert [next(records).values["label"] for _ in range(2)] == ["yes", "no"]
     with pytest.raises(DataError, match=r"row 3: expected a class number from 0 to 1 in column 'label', got -1"):
         next(records)
 
 
 def test_fingerprint_is_that_of_the_content(folder: Path, tmp_path: Path) -> None:
-    train, dev = (hub_fingerprint(hub(folder), split) for split in ("train", "dev"))
-    assert train == hub_fingerprint(hub(folder), "train") != dev and len(train) == 64
+    train, dev = (hub_fingerprint(HubPart(hub(folder), split)) for split in ("train", "dev"))
+    assert train == hub_fingerprint(HubPart(hub(folder), "train")) != dev and len(train) == 64
 
 
 @pytest.fixture
@@ -75,9 +73,13 @@ def squad(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
     known = load_task("squad")
     source = known.source.model_copy(update={"hub": hub(folder)})
     task = known.model_copy(update={"source": source, "counts": {}})
+    _known(task, monkeypatch)
+    return task
+
+
+def _known(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (softprompt.data, softprompt.data.sources):
         monkeypatch.setattr(module, "load_task", lambda name: task)
-    return task
 
 
 def test_a_task_is_read_from_the_hub_where_no_folder_is_given(squad: Task, tmp_path: Path) -> None:
@@ -86,21 +88,24 @@ def test_a_task_is_read_from_the_hub_where_no_folder_is_given(squad: Task, tmp_p
     source = "question: Where? context: here it is"
     assert [(x.source, x.targets) for x in splits.train] == [(source, ("here",))] * 5
     assert [(x.targets, x.meta["id"]) for x in splits.test] == [(("here", "it"), "q0"), (("here", "it"), "q1")]
-    assert files(data) == {} and set(identity(data)) == {"train", "dev"}
+    assert origins(data) == {"train": (HubPart(squad.source.hub, "train"),), "dev": (HubPart(squad.source.hub, "dev"),)}
+    assert [name for _, name, _ in identity(data)] == [
+        f"{tmp_path / 'squad'} ({name})" for name in ("train", "validation")
+    ]
+    assert reads_hub(data)
     own = tmp_path / "own.json"
     asked = {"id": "x", "question": "?", "answers": [{"text": "c"}]}
     own.write_text(json.dumps({"data": [{"paragraphs": [{"context": "c", "qas": [asked]}]}]}))
     mixed = DataConfig(task="squad", dev=own)
     assert [x.meta["id"] for x in load(mixed, 1).dev] == ["x"] and len(load(mixed, 1).train) == 5
-    assert files(mixed) == {"dev": (own,)} and set(identity(mixed)) == {"train", "dev"}
+    assert origins(mixed)["dev"] == (own,) and [split for split, _, _ in identity(mixed)] == ["train", "dev"]
     with pytest.raises(ConfigError, match=r"lacks train-v1.1.json.*softprompt fetch squad"):
         load(DataConfig(task="squad", dir=tmp_path), 1)
 
 
 def test_counts_hold_for_the_hub_too(squad: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     task = squad.model_copy(update={"counts": load_task("squad").counts})
-    for module in (softprompt.data, softprompt.data.sources):
-        monkeypatch.setattr(module, "load_task", lambda name: task)
+    _known(task, monkeypatch)
     with pytest.raises(DataError, match=r"squad \(train\): expected the squad train file of 87,599 pairs"):
         load(DataConfig(task="squad"), 1)
 
@@ -128,18 +133,18 @@ def test_rows_are_checked_like_those_of_files(squad: Task, folder: Path) -> None
 )
 def test_errors(folder: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        list(read_hub(hub(folder, **changes), "train"))
+        list(read_hub(HubPart(hub(folder, **changes), "train")))
 
 
 def test_a_damaged_file_and_a_loading_script_are_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "train.parquet").write_bytes(b"PAR1 not parquet")
     with pytest.raises(ConfigError, match="cannot be read"):
-        list(read_hub(hub(folder), "train"))
+        list(read_hub(HubPart(hub(folder), "train")))
     script = tmp_path / "script"
     script.mkdir()
     (script / "script.py").write_text("raise SystemExit('never run')")
     with pytest.raises(ConfigError, match=r"needs a loading script .*never run. Expected a data set stored as Parquet"):
-        list(read_hub(hub(script), "train"))
+        list(read_hub(HubPart(hub(script), "train")))
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

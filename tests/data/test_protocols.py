@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from softprompt.config import DataConfig
-from softprompt.data import files, fingerprint, label_words, load, policy_of
+from softprompt.data import identity, label_words, load, origins, policy_of
 from softprompt.errors import ConfigError, DataError
 
 HEAD = {
@@ -107,8 +107,8 @@ def test_a_split_of_several_files_and_one_that_is_not_read(tmp_path: Path) -> No
     for name in ("in_domain_train.tsv", "in_domain_dev.tsv", "out_of_domain_dev.tsv"):
         (tmp_path / name).write_text("a\t1\t\tGood.\n")
     data = DataConfig(task="glue-cola", dir=tmp_path)
-    assert [path.name for path in files(data)["dev"]] == ["in_domain_dev.tsv", "out_of_domain_dev.tsv"]
-    assert list(fingerprint(files(data))) == ["train", "dev/in_domain_dev.tsv", "dev/out_of_domain_dev.tsv"]
+    assert [path.name for path in origins(data)["dev"]] == ["in_domain_dev.tsv", "out_of_domain_dev.tsv"]
+    assert [split for split, _, _ in identity(data)] == ["train", "dev", "dev"]
     with pytest.raises(DataError, match=r"in_domain_train.tsv: expected the glue-cola train file of 8,551 pairs"):
         load(data, 1)
     half = DataConfig(task="glue-stsb", dir=tmp_path, split="half_validation")
@@ -153,7 +153,7 @@ def test_another_tasks_test_with_its_labels_by_position(tmp_path: Path, monkeypa
         ("sentence1: a1 sentence2: b1", ("duplicate",)),
     ]
     assert splits.dev[0].source == "question1: q0 question2: r0" and len(splits.test) == 4
-    assert [path.name for path in files(data)["test"]] == ["msr_paraphrase_test.txt"]
+    assert [path.name for path in origins(data)["test"]] == ["msr_paraphrase_test.txt"]
     labels = {"column": "is_duplicate", "words": {"0": "no", "1": "yes"}}
     renamed = DataConfig.model_validate(
         {**data.model_dump(), "template": None, "labels": {**labels, "column": "label"}}

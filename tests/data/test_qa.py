@@ -50,7 +50,7 @@ FILES = {"squad": squad_file, "mrqa-newsqa": mrqa_file}
 
 def data_of(task: str, folder: Path, **changes: Any) -> DataConfig:
     path = FILES[task](folder)
-    return DataConfig(task=task, train=path, dev=path, **changes)
+    return DataConfig(task=task, train=path, dev=path, split="native", **changes)
 
 
 @pytest.mark.parametrize("task", FILES)
@@ -71,13 +71,20 @@ def test_source_targets_and_id(task: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", FILES)
 def test_padded_punctuation(task: str, tmp_path: Path) -> None:
-    data = data_of(
-        task, tmp_path, input="question: {question_padded} context: {context_padded}", target="{answers_padded}"
-    )
-    splits = load(data, 1)
+    splits = load(data_of(task, tmp_path, template="lester"), 1)
     assert splits.train[0].source == splits.test[1].source == PADDED
     assert splits.train[0].targets == ("Zo ë O ' Neil",)
-    assert splits.test[0].targets == ("Zo ë O ' Neil", "O ' Neil", "Zo ë O ' Neil")
+    assert splits.test[0].scored_against == ("Zo ë O ' Neil", "O ' Neil", "Zo ë O ' Neil")
+
+
+def test_the_answer_as_the_context_has_it_is_learned_and_all_are_scored_against(tmp_path: Path) -> None:
+    """MRQA's template `lester`: the second question's answer is `Zoë`, found as `Zoë O'Neil`."""
+    data = data_of("mrqa-newsqa", tmp_path, template="lester")
+    splits = load(data, 1)
+    assert [x.targets for x in splits.train] == [("Zo ë O ' Neil",)] * 2
+    assert splits.test[1].targets == ("Zo ë O ' Neil",) and splits.test[1].scored_against == ("Zo ë",)
+    own = load(data.model_copy(update={"target": "{answers}"}), 1).test[1]
+    assert own.targets == own.scored_against == ("Zoë",)
 
 
 @pytest.mark.parametrize("task", FILES)

@@ -8,11 +8,18 @@ import pytest
 
 from softprompt.config import DataConfig
 from softprompt.data import load
-from softprompt.data.squad import read_squad
+from softprompt.data.rows import records
+from softprompt.data.table import Record
 from softprompt.errors import ConfigError, DataError
 from softprompt.metrics import score_suite
+from softprompt.tasks import load_task
 
 QUESTION = {"id": "q1", "question": "Where?", "answers": [{"text": "here", "answer_start": 0}]}
+
+
+def read_squad(path: Path) -> list[Record]:
+    """The records as the task has them: read, and shaped."""
+    return list(records(path, load_task("squad").source))
 
 
 def write(path: Path, *questions: Any, **changes: Any) -> Path:
@@ -28,17 +35,17 @@ def test_unanswerable_questions_are_left_out_and_counted(tmp_path: Path) -> None
 
 
 BAD: dict[str, tuple[str, str]] = {
-    "cut short": ('{"data": [\n{"title": "t", "para', r":2: expected SQuAD's JSON, got an error at column 16"),
-    "not json": ("question,answer", r":1: expected SQuAD's JSON, got an error at column 1"),
-    "nested": ("[" * 100_000, r": expected SQuAD's JSON, got brackets nested too deep"),
-    "a list": ("[]", r": file: expected a JSON object, as in SQuAD's .*; got list"),
-    "jsonl": ('{"question": "?", "answer": "!"}', r"expected a list 'data', .*; got the keys 'question', 'answer'"),
-    "no articles": ('{"data": {}}', r"expected a list 'data', .*; got dict"),
-    "article": ('{"data": ["x"]}', r": data\[0\]: expected a JSON object"),
-    "no paragraphs": ('{"data": [{}]}', r": data\[0\]: expected a list 'paragraphs'"),
+    "cut short": ('{"data": [\n{"title": "t", "para', r":2: expected one JSON document, got an error: Unterminated"),
+    "not json": ("question,answer", r":1: expected one JSON document, got an error"),
+    "nested": ("[" * 100_000, r": expected one JSON document, got an error: maximum recursion"),
+    "a list": ("[]", r": expected the key 'data', got list"),
+    "jsonl": ('{"question": "?", "answer": "!"}', r": expected the key 'data', got 'question', 'answer'"),
+    "no articles": ('{"data": {}}', r": expected a list under 'data', got dict"),
+    "article": ('{"data": ["x"]}', r": data\[0\]: expected the key 'paragraphs', got str"),
+    "no paragraphs": ('{"data": [{}]}', r": data\[0\]: expected the key 'paragraphs', got an empty object"),
     "no questions": (
         '{"data": [{"paragraphs": [{"context": "c"}]}]}',
-        r": data\[0\].paragraphs\[0\]: expected a list 'qas'.*'context'",
+        r": data\[0\].paragraphs\[0\]: expected the key 'qas', got 'context'",
     ),
     "no rows": ('{"data": []}', "expected at least one row, got none"),
 }
@@ -55,13 +62,16 @@ def test_malformed_files(name: str, tmp_path: Path) -> None:
 
 
 BAD_QUESTIONS: dict[str, tuple[Any, str]] = {
-    "not an object": ("where?", r"qas\[1\]: expected a JSON object"),
+    "not an object": ("where?", r"qas\[1\]: expected the key 'answers', got str"),
     "no id": ({**QUESTION, "id": None}, r"qas\[1\]: expected a text as 'id', got None"),
     "blank question": ({**QUESTION, "question": " "}, r"qas\[1\]: expected a text as 'question', got ' '"),
-    "no answers": ({"id": "q", "question": "?"}, r"qas\[1\]: expected a list 'answers'"),
+    "no answers": ({"id": "q", "question": "?"}, r"qas\[1\]: expected the key 'answers', got 'id', 'question'"),
     "empty answers": ({**QUESTION, "answers": [{"text": " "}]}, r"expected at least one answer to 'q1', got none"),
-    "an answer as text": ({**QUESTION, "answers": ["here"]}, r"qas\[1\].answers: expected a JSON object"),
-    "an answer without text": ({**QUESTION, "answers": [{"answer_start": 3}]}, r"a list of texts as 'answers'"),
+    "an answer as text": ({**QUESTION, "answers": ["here"]}, r"qas\[1\]: expected the key 'text', got str"),
+    "an answer without text": (
+        {**QUESTION, "answers": [{"answer_start": 3}]},
+        r"qas\[1\]: expected the key 'text', got 'answer_start'",
+    ),
 }
 
 
@@ -69,15 +79,15 @@ BAD_QUESTIONS: dict[str, tuple[Any, str]] = {
 def test_malformed_questions(name: str, tmp_path: Path) -> None:
     question, message = BAD_QUESTIONS[name]
     with pytest.raises(DataError, match=message) as caught:
-        list(read_squad(write(tmp_path / "bad.json", QUESTION, question)))
+        read_squad(write(tmp_path / "bad.json", QUESTION, question))
     assert str(caught.value).startswith(f"{tmp_path / 'bad.json'}: data[0].paragraphs[0].qas[1]")
 
 
 def test_a_context_that_is_missing_and_a_file_that_is(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected a text as 'context', got 7"):
-        list(read_squad(write(tmp_path / "bad.json", QUESTION, context=7)))
+        read_squad(write(tmp_path / "bad.json", QUESTION, context=7))
     with pytest.raises(ConfigError, match=r"no such data file; nearest there: 'bad.json'"):
-        list(read_squad(tmp_path / "bed.json"))
+        read_squad(tmp_path / "bed.json")
 
 
 def test_official_counts(squad_folder: Path, squadshifts_folder: Path) -> None:

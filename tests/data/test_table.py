@@ -61,12 +61,9 @@ def test_jsonl(tmp_path: Path, name: str) -> None:
         ("a.csv", 'mr,ref\na,"b"c\n', "a.csv:2: not a valid row"),
         ("a.csv", 'mr,ref\na,b\n"c,d\ne,f\n', "a.csv:3: not a valid row"),
         ("a.csv", "mr,mr\na,b\n", "a.csv:1: expected different column names, got 'mr' twice"),
-        ("a.csv", "mr,ref\n", "expected at least one row, got none"),
-        ("a.csv", "", "expected at least one row, got none"),
         ("a.csv", b"mr,ref\na,b\n\xff,c\n", "a.csv:3: expected UTF-8 text, got the byte 0xff"),
         ("a.csv", "mr,ref\n".encode("utf-16"), "a.csv:1: expected UTF-8"),
         ("a.csv", "mr,ref\na," + "x" * 200_000, "a.csv:2: not a valid row"),
-        ("a.jsonl", "", "expected at least one row"),
         ("a.jsonl", '{"a": 1}\n{"a": \n', "a.jsonl:2: expected one JSON object a line"),
         ("a.jsonl", '[{"a": 1}]', "a.jsonl:1: expected one JSON object a line, such as"),
         ("a.jsonl", "\n3\n", "a.jsonl:2: expected one JSON object a line"),
@@ -102,7 +99,7 @@ def test_wrong_path(tmp_path: Path) -> None:
 def test_fuzz(tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str) -> None:
     path = write(tmp_path_factory.getbasetemp(), name, content)
     try:
-        assert read_table(path)
+        assert all(record.path == path for record in read_table(path))
     except DataError as error:
         assert str(error).startswith(str(path))
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from softprompt.config import DataConfig
-from softprompt.data import fingerprint, load
+from softprompt.data import digest, load
 from softprompt.data.webnlg import SEEN, read_webnlg
 from softprompt.errors import ConfigError, DataError
 from softprompt.metrics import SUITES
@@ -149,7 +149,7 @@ def test_official_counts(webnlg_folder: Path) -> None:
     assert sum(row.meta["seen"] for row in splits.test) == 971
     assert sum(not row.meta["seen"] for row in splits.test) == 891
     assert {row.meta["category"] for row in splits.train} == SEEN
-    assert {len(row.targets) for row in splits.test} == {3}
+    assert {len(row.scored_against) for row in splits.test} == {3}
     records = list(read_webnlg(webnlg_folder / "test.json"))
     assert sum(len(record.values["texts"]) for record in records) == 4_928
     assert sum(len(record.values["texts"]) for record in records if not record.values["seen"]) == 2_433
@@ -167,8 +167,7 @@ def test_a_folder_is_data_of_a_run(webnlg_folder: Path) -> None:
     dev = webnlg_folder / "xml" / "dev"
     data = DataConfig(task="webnlg", dir=webnlg_folder, train=dev, max_train=3)
     assert load(data, 1).train[0].source.startswith("| ")
-    first = fingerprint({"train": (dev,)})["train"]
-    assert first == fingerprint({"dev": (dev,)})["dev"] != fingerprint({"train": (dev / "7triples",)})["train"]
+    assert digest(dev) != digest(dev / "7triples")
 
 
 @pytest.mark.parametrize("part", ["all", "seen"])
@@ -182,5 +181,5 @@ def test_references_are_those_of_the_official_scripts(webnlg_folder: Path, part:
     words = SUITES["webnlg"].words
     for number, file in enumerate(files):
         lines = file.read_text(encoding="utf-8").split("\n")
-        assert [words(row.targets[number]) for row in chosen] == [line.strip() for line in lines[: len(chosen)]]
+        assert [words(row.scored_against[number]) for row in chosen] == [line.strip() for line in lines[: len(chosen)]]
         assert not any(lines[len(chosen) :])

@@ -23,7 +23,10 @@ def test_all_tasks_are_complete() -> None:
         assert task.source.shape is None or task.source.shape in SHAPES
         signature(READERS[task.source.kind]).bind(Path(), **task.source.options)
         find_suite(task.suite)
+        assert task.source.files.keys() & {"train", "test"}
         for wording in task.templates.values():
+            if wording.references is not None:
+                assert parse_template(wording.references, "x").columns
             assert parse_template(wording.input, "x").columns and parse_template(wording.target, "x").columns
         DecodeConfig.model_validate(dict(task.decode))
 

@@ -5,16 +5,17 @@ from dataclasses import replace
 from typing import Any
 
 from softprompt.data import split as policies
-from softprompt.data.rows import OWN, READERS, SHAPES, read_hub_rows, read_rows
+from softprompt.data.rows import OWN, READERS, SHAPES, Origin, read_rows
 from softprompt.data.sources import (
     PARTS,
-    files,
-    files_of,
-    fingerprint,
+    digest,
     hub_of,
     identity,
+    origins,
+    origins_of,
     own_parts,
     policy_of,
+    reads_hub,
     tested_part,
     tested_task,
 )
@@ -28,13 +29,14 @@ __all__ = [
     "READERS",
     "SHAPES",
     "choices_of",
-    "files",
-    "fingerprint",
+    "digest",
     "hub_of",
     "identity",
     "label_words",
     "load",
+    "origins",
     "policy_of",
+    "reads_hub",
     "record_of",
     "wording_of",
 ]
@@ -46,9 +48,10 @@ def load(data: DataConfig, seed: int) -> Splits:
     """Read a recipe's data; pure: the same files, settings and seed give the same examples.
 
     Train: one Example per (source, target) pair, in file order, repeated pairs kept. Dev and test: one Example per
-    unique source, in first-seen order, with the targets of all its rows as references, and its meta that of its first
-    row; or one per row, where the task says so (`source.unit`) or labels are learned. `meta` holds the columns that
-    no template uses. Without a dev file dev is empty; without a test split test is dev, as it is before `low_data`.
+    unique source, in first-seen order, with the targets and references of all its rows, and its meta that of its first
+    row; or one per row, where the task says so (`source.unit`) or labels are learned. `meta` holds the columns that no
+    template uses. Without a dev file dev is empty; without a test split test is dev, as it is before `low_data`; a task
+    that is only tested on has no train.
 
     In this order: the split policy; `hold_out` and `keep`; `low_data` or `shots`; `max_train` (pairs), `max_dev` and
     `max_test` (sources), which keep the first N of a shuffle by `seed`, in file order, so that a smaller N is a part
@@ -84,7 +87,9 @@ def wording_of(data: DataConfig) -> Wording:
     """The templates and labels of a recipe: its own, else those of its task. ConfigError for an unknown template."""
     base = load_task(data.task).wording(data.template) if data.task else Wording(input="{source}", target="{target}")
     own = {"input": data.input, "target": data.target, "labels": data.labels}
-    return base.model_copy(update={key: value for key, value in own.items() if value is not None})
+    given: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
+    scored = {"references": None} if "target" in given else {}  # the task's are of its own targets
+    return base.model_copy(update=given | scored)
 
 
 def label_words(data: DataConfig) -> tuple[str, ...] | None:
@@ -105,18 +110,13 @@ def choices_of(data: DataConfig) -> dict[str, Any]:
 def _read(data: DataConfig, parts: Sequence[Split]) -> dict[Split, Examples]:
     """The rows of these splits as they are in the files, in file order."""
     task = load_task(data.task) if data.task else None
-    source, wording = task.source if task else OWN, wording_of(data)
     fields = [setting.field for setting in _divisions(data, task) if setting is not None]
-    given = (source, wording, ("data.input", "data.target"), fields)
-    paths = files_of(data, parts)
     found: dict[Split, Examples] = {}
-    for split in parts:
-        found[split] = tuple(read_rows(paths[split], *given) if split in paths else read_hub_rows(split, *given))
-        where = str(paths[split][0]) if split in paths else f"{source.hub and source.hub.id} ({split})"
-        if not found[split]:
-            raise DataError(f"{where}: expected at least one row, got none. Is it the right file?")
+    for split, several in origins_of(data, parts).items():
+        source = task.source if task else OWN
+        found[split] = tuple(read_rows(several, source, wording_of(data), ("data.input", "data.target"), fields))
         if task is not None and getattr(data, split) is None and split in task.counts:
-            _check_counts(split, found[split], task.counts[split], where, data)
+            _check_counts(split, found[split], task.counts[split], several, data)
     return found
 
 
@@ -152,9 +152,21 @@ def _is_grouped(source: Source, data: DataConfig) -> bool:
     return source.unit == "source" and wording_of(data).labels is None
 
 
+def _with_references(test: Examples, task: Task | None) -> Examples:
+    """The test rows with as many references as the official scorer has files; a blank where a row has fewer texts.
+
+    The targets stay as they are. The blank counts as a reference of no words in multi-bleu.perl, and so in the
+    published numbers.
+    """
+    if task is None or task.references is None:
+        return test
+    most = task.references
+    return tuple(replace(row, references=(*row.scored_against, *[""] * most)[:most]) for row in test)
+
+
 def _pairs(rows: Examples, first: int | None = None) -> Examples:
     """One example a target, of the first `first` targets of each row (None: all)."""
-    return tuple(replace(row, targets=(target,)) for row in rows for target in row.targets[:first])
+    return tuple(replace(row, targets=(target,), references=()) for row in rows for target in row.targets[:first])
 
 
 def _group(rows: Sequence[Example]) -> Examples:
@@ -162,19 +174,13 @@ def _group(rows: Sequence[Example]) -> Examples:
     for row in rows:
         groups.setdefault(row.source, []).append(row)
     return tuple(
-        replace(group[0], targets=tuple(target for row in group for target in row.targets)) for group in groups.values()
+        replace(
+            group[0],
+            targets=tuple(text for row in group for text in row.targets),
+            references=tuple(text for row in group for text in row.references),
+        )
+        for group in groups.values()
     )
-
-
-def _with_references(test: Examples, task: Task | None) -> Examples:
-    """The test rows with as many references as the official scorer has files; a blank where a row has fewer texts.
-
-    The blank counts as a reference of no words in multi-bleu.perl, and so in the published numbers.
-    """
-    if task is None or task.references is None:
-        return test
-    most = task.references
-    return tuple(replace(row, targets=(*row.targets[:most], *[""] * (most - len(row.targets)))) for row in test)
 
 
 def _class_of(wording: Wording) -> Callable[[Example], str]:
@@ -213,7 +219,7 @@ def _shown(words: tuple[str, ...] | None) -> str:
     return ", ".join(map(repr, words)) if words else "no labels"
 
 
-def _check_counts(split: Split, rows: Examples, count: Counts, where: str, data: DataConfig) -> None:
+def _check_counts(split: Split, rows: Examples, count: Counts, several: Sequence[Origin], data: DataConfig) -> None:
     """Refuse a task's own file of another size than published: its scores would be compared with nothing."""
     grouped = _is_grouped(load_task(str(data.task)).source, data)
     pairs = sum(len(row.targets) for row in rows)
@@ -222,6 +228,6 @@ def _check_counts(split: Split, rows: Examples, count: Counts, where: str, data:
     if count.pairs not in (None, pairs) or (count.sources != sources and not (own_template and grouped)):
         expected = f"{count.pairs or pairs:,} pairs and {count.sources:,} sources"
         raise DataError(
-            f"{where}: expected the {data.task} {split} file of {expected}, got {pairs:,} and {sources:,}. "
+            f"{several[0]}: expected the {data.task} {split} file of {expected}, got {pairs:,} and {sources:,}. "
             f"Fetch it again, or, to use another file on purpose, set data.{split}=FILE."
         )

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from softprompt.data.entries import Entry, Triple, make_entry, need, place, read_entries_xml, read_json
+from softprompt.data.document import need, read_json
+from softprompt.data.entries import Entry, Triple, make_entry, place, read_entries_xml
 from softprompt.data.table import Record
 from softprompt.errors import DataError
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from softprompt.data.e2e_tokens import tokenise
@@ -39,7 +40,7 @@ def read_e2e(path: Path) -> Iterator[Record]:
         if mr not in tables:  # one mr has eight references
             tables[mr] = _tables(mr, record.where)
         values = {"mr": mr, **tables[mr], "ref": ref, "ref_tokenised": tokenise(ref)}
-        yield Record(values, record.path, record.line)
+        yield replace(record, values=values)
 
 
 def parse_mr(text: str, where: str) -> dict[str, str]:

@@ -1,20 +1,18 @@
 """Sets of triples with their texts, as WebNLG and DART keep them: one document a file, XML or JSON."""
 
-import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from xml.etree.ElementTree import Element
 
-from softprompt.data.table import Record, read_text
+from softprompt.data.lines import read_text
+from softprompt.data.table import Record
 from softprompt.errors import DataError
 
 Triple = tuple[str, str, str]
 """Subject, property (DART: relation), object."""
-
-Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +61,6 @@ def make_entry(
 def place(path: Path, number: int) -> str:
     """`file: entry 7`, as messages start."""
     return f"{path}: entry {number}"
-
-
-def read_json(path: Path) -> Any:
-    """Read a file that is one JSON document; DataError with `file:line` if it is not well formed."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}:{error.lineno}: expected one JSON document, got an error: {error.msg}. Fetch the file again."
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: expected one JSON document, got an error: {error}. Fetch the file again.") from None
-
-
-def need(mapping: Any, key: str, kind: type[Kind], where: str) -> Kind:
-    """Return `mapping[key]`; DataError, starting with `where`, if it is not there or of another kind."""
-    if not isinstance(mapping, Mapping) or key not in mapping:
-        got = ", ".join(map(repr, mapping)) if isinstance(mapping, Mapping) else type(mapping).__name__
-        raise DataError(f"{where}: expected the key {key!r}, got {got or 'an empty object'}.")
-    value = mapping[key]
-    if not isinstance(value, kind):
-        raise DataError(f"{where}: expected a {kind.__name__} under {key!r}, got {type(value).__name__}.")
-    return value
 
 
 def read_entries_xml(path: Path) -> Iterator[Entry]:

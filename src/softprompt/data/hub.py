@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,27 @@ from softprompt.tasks import Hub, Split
 OTHERWISE = "Or get the official files (softprompt fetch TASK) and set data.dir=FOLDER."
 
 
-def read_hub(hub: Hub, split: Split) -> Iterator[Record]:
+@dataclass(frozen=True, slots=True)
+class HubPart:
+    """One split of a hub data set: it stands where else a file does."""
+
+    hub: Hub
+    split: Split
+
+    def __str__(self) -> str:
+        """As messages call it."""
+        config = f"/{self.hub.config}" if self.hub.config else ""
+        return f"{self.hub.id}{config} ({self.hub.splits[self.split]})"
+
+
+def read_hub(part: HubPart) -> Iterator[Record]:
     """Read one split, in the hub's order, a record for each row; it is downloaded to the cache of `datasets` first.
 
     `hub.id` may be a local folder of Parquet files. Raises ConfigError where `datasets` is not installed, the data set
     or its split is not there, cannot be reached and is not in the cache, or needs a loading script, which is never run;
     DataError for a class number out of range.
     """
-    name = hub.splits[split]
+    hub, name = part.hub, part.hub.splits[part.split]
     for number, row in enumerate(_load(hub, name), 1):
         place = f"{hub.config or 'default'}/{name}, row {number}"
         values = row | {column: _pick(row, path, hub, place) for column, path in hub.columns.items()}
@@ -27,11 +41,11 @@ def read_hub(hub: Hub, split: Split) -> Iterator[Record]:
         yield Record(values, Path(hub.id), None, place)
 
 
-def hub_fingerprint(hub: Hub, split: Split) -> str:
+def hub_fingerprint(part: HubPart) -> str:
     """Return the SHA-256 (hexadecimal) of the cached copy of one split; errors as `read_hub`."""
     digest = hashlib.sha256()
-    for part in _load(hub, hub.splits[split]).cache_files:
-        with open(part["filename"], "rb") as file:
+    for cached in _load(part.hub, part.hub.splits[part.split]).cache_files:
+        with open(cached["filename"], "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 

@@ -1,6 +1,7 @@
-"""Questions about a context, with one or more answers: what every reader of them gives."""
+"""Questions about a context, with one or more answers: what is made of every record of them."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -22,12 +23,12 @@ def pad_punctuation(text: str) -> str:
     return " ".join(_PIECES.findall(text))
 
 
-def qa_record(record: Record) -> Record:
+def qa_rows(record: Record) -> Iterator[Record]:
     """Check `id`, `question`, `context` and `answers`, and add `question_padded`, `context_padded`, `answers_padded`.
 
-    Outer white space of question and context goes. `answers` becomes the list of those that are not blank, in their
-    order, repeated ones kept. Raises DataError for a text that is missing, blank or not a text, and for a question
-    with no answer.
+    One row a record. Outer white space of question and context goes. `answers` becomes the list of those that are not
+    blank, in their order, repeated ones kept; `detected`, where it is there, gets `detected_padded`. Raises DataError
+    for a text that is missing, blank or not a text, and for a question with no answer.
     """
     values = record.values
     for name in ("id", "question", "context"):
@@ -39,10 +40,13 @@ def qa_record(record: Record) -> Record:
     answers = [answer for answer in answers if answer.strip()]
     if not answers:
         raise DataError(f"{record.where}: expected at least one answer to {values['id']!r}, got none.")
-    made: dict[str, Any] = {"answers": answers, "answers_padded": [pad_punctuation(answer) for answer in answers]}
+    made: dict[str, Any] = {"answers": answers}
+    for name, texts in (("answers", answers), ("detected", values.get("detected"))):
+        if texts is not None:
+            made[f"{name}_padded"] = [pad_punctuation(text) for text in texts]
     for name in ("question", "context"):
         made |= {name: values[name].strip(), f"{name}_padded": pad_punctuation(values[name])}
-    return replace(record, values={**values, **made})
+    yield replace(record, values={**values, **made})
 
 
 def _show(value: Any) -> str:

@@ -1,99 +1,93 @@
 """The rows of one split as examples: records read, shaped, worded and verbalised. One example a row."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from softprompt.data.dart import read_dart
 from softprompt.data.e2e import read_e2e
-from softprompt.data.hub import read_hub
+from softprompt.data.hub import HubPart, read_hub
 from softprompt.data.mrqa import read_mrqa
 from softprompt.data.multirc import multirc_rows
-from softprompt.data.qa import qa_record
+from softprompt.data.qa import qa_rows
 from softprompt.data.record import record_rows
 from softprompt.data.scitldr import read_scitldr
 from softprompt.data.squad import read_squad
 from softprompt.data.table import Record, need_columns, read_table
 from softprompt.data.webnlg import read_webnlg
 from softprompt.data.wsc import wsc_rows
-from softprompt.data.xsum import read_xsum
+from softprompt.data.xsum import read_xsum, xsum_rows
 from softprompt.errors import ConfigError, DataError
-from softprompt.tasks import Labels, Numbers, Source, Split, Wording
+from softprompt.tasks import Labels, Numbers, Source, Wording
 from softprompt.template import as_text, parse_template
 from softprompt.types import Example
 
 READERS: dict[str, Callable[..., Iterator[Record]]] = {
     "table": read_table,
     "e2e": read_e2e,
-    "squad": read_squad,
-    "mrqa": read_mrqa,
     "webnlg": read_webnlg,
     "dart": read_dart,
     "xsum": read_xsum,
     "scitldr": read_scitldr,
+    "squad": read_squad,
+    "mrqa": read_mrqa,
 }
 """Reader by a task's `source.kind`: (file, **source.options) -> its records, lazily, in file order."""
 
-HUB_ROWS: dict[str, Callable[[Record], Record]] = {"squad": qa_record, "mrqa": qa_record}
-"""By a task's `source.kind`: what makes the reader's columns of a row from the hub; none: the row has them."""
-
 SHAPES: dict[str, Callable[[Record], Iterator[Record]]] = {
     "multirc": multirc_rows,
+    "qa": qa_rows,
     "record": record_rows,
     "wsc": wsc_rows,
+    "xsum": xsum_rows,
 }
-"""What makes rows of one record, by a task's `source.shape`: for nested files and columns made of others."""
+"""What makes rows of one record, by a task's `source.shape`: for nested files and columns made of others.
 
-OWN = Source(kind="table", files={"train": "data.train"})
+Records of the hub come to it as well as those of the reader.
+"""
+
+Origin = Path | HubPart
+"""What records are read from."""
+
+OWN = Source(kind="table", files={})
 """How the user's own files are read."""
 
 
 def read_rows(
-    paths: Sequence[Path], source: Source, wording: Wording, names: tuple[str, str], fields: Sequence[str] = ()
+    origins: Sequence[Origin], source: Source, wording: Wording, names: tuple[str, str], fields: Sequence[str] = ()
 ) -> Iterator[Example]:
-    """Yield one example a row of the files of a split, with all its targets; see `worded`."""
-    if source.kind not in READERS:
-        raise ConfigError(f"a task names the reader {source.kind!r}; there are {', '.join(READERS)}.")
-    for path in paths:
-        records = READERS[source.kind](path, **source.options)
-        yield from worded(_shaped(records, source), source, wording, names, fields)
-
-
-def read_hub_rows(
-    split: Split, source: Source, wording: Wording, names: tuple[str, str], fields: Sequence[str] = ()
-) -> Iterator[Example]:
-    """The same from the hub's data set of a source that has one."""
-    assert source.hub is not None
-    records = map(HUB_ROWS.get(source.kind, lambda row: row), read_hub(source.hub, split))
-    yield from worded(_shaped(records, source), source, wording, names, fields)
-
-
-def worded(
-    records: Iterable[Record], source: Source, wording: Wording, names: tuple[str, str], fields: Sequence[str] = ()
-) -> Iterator[Example]:
-    """Fill the templates in: one example for each record, with all its targets.
+    """Yield one example a row of the files (or of the hub), with all its targets.
 
     `meta` has the columns in `source.keep`, or else all that no template uses; those in `fields` in any case. `names`
-    are what messages call the two templates.
+    are what messages call the two templates. DataError for an origin without a row.
     """
     input_, target = parse_template(wording.input, names[0]), parse_template(wording.target, names[1])
+    scored = parse_template(wording.references, "references") if wording.references else None
+    needed = (*input_.columns, *target.columns, *(scored.columns if scored else ()), *fields)
     used = {*input_.columns, *target.columns}
-    first = True
-    for record in records:
-        if first:
-            need_columns(record, (*input_.columns, *target.columns, *fields))
-            first = False
-        text = input_.render(record.values, record.where)
-        values = verbalise(wording, record)
-        kept = set(record.values) - used if source.keep is None else set(source.keep)
-        meta = {key: value for key, value in record.values.items() if key in kept or key in fields}
-        yield Example(text, target.expand(values, record.where), meta)
+    for origin in origins:
+        empty = True
+        for record in records(origin, source):
+            if empty:
+                need_columns(record, needed)
+                empty = False
+            text = input_.render(record.values, record.where)
+            values = verbalise(wording, record)
+            kept = set(record.values) - used if source.keep is None else set(source.keep)
+            meta = {key: value for key, value in record.values.items() if key in kept or key in fields}
+            references = scored.expand(values, record.where) if scored else ()
+            yield Example(text, target.expand(values, record.where), meta, references)
+        if empty:
+            raise DataError(f"{origin}: expected at least one row, got none. Is it the right file?")
 
 
-def _shaped(records: Iterable[Record], source: Source) -> Iterator[Record]:
-    """The rows of each record, without the records that the source skips."""
+def records(origin: Origin, source: Source) -> Iterator[Record]:
+    """Yield the records of one file (or split of the hub), shaped, without those that the source skips."""
     shape = SHAPES[source.shape] if source.shape else None
-    for record in records:
+    if source.kind not in READERS:
+        raise ConfigError(f"a task names the reader {source.kind!r}; there are {', '.join(READERS)}.")
+    raw = read_hub(origin) if isinstance(origin, HubPart) else READERS[source.kind](origin, **source.options)
+    for record in raw:
         if any(as_text(record.values.get(name)) in unwanted for name, unwanted in source.skip.items()):
             continue
         if shape is None:

@@ -1,6 +1,7 @@
 """Reader of SciTLDR (Cachola et al. 2020): abstracts of papers with one or more summaries of one sentence."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from softprompt.data.table import Record, need_columns, read_table
@@ -25,4 +26,4 @@ def read_scitldr(path: Path) -> Iterator[Record]:
             "title": record.values["title"],
             "id": record.values["paper_id"],
         }
-        yield Record(values, record.path, record.line)
+        yield replace(record, values=values)

@@ -1,11 +1,11 @@
-"""Which files a recipe's data section reads, for which split, and their fingerprints."""
+"""Which files, or splits of the hub, a recipe's data section reads, and their fingerprints."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
 
-from softprompt.data.hub import hub_fingerprint
+from softprompt.data.hub import HubPart, hub_fingerprint
 from softprompt.data_config import DataConfig
 from softprompt.errors import ConfigError
 from softprompt.tasks import Hub, Policy, Split, Task, load_task
@@ -42,67 +42,61 @@ def tested_task(data: DataConfig) -> DataConfig:
     return DataConfig(task=data.test_task, dir=data.test_dir, template=template)
 
 
-def files(data: DataConfig) -> dict[Split, tuple[Path, ...]]:
-    """Return the files of each split that is read; ConfigError if a task's folder is not given or lacks a file.
-
-    A split that is read from the hub has no file.
-    """
-    found = files_of(data, own_parts(data))
-    if data.test_task is not None:
-        other = tested_task(data)
-        for paths in files_of(other, [tested_part(other)]).values():
-            found["test"] = paths
-    return found
-
-
-def files_of(data: DataConfig, parts: Sequence[Split]) -> dict[Split, tuple[Path, ...]]:
-    """Return the files of these splits: the user's, else the task's; errors as `files`."""
-    own: dict[Split, tuple[Path, ...]] = {
-        split: (path,) for split in parts if (path := getattr(data, split)) is not None
-    }
-    lacking = [split for split in parts if split not in own]
-    if data.task is None or not lacking or hub_of(data) is not None:
-        return own
-    task = load_task(data.task)
-    folder = _folder(data, task, [name for split in lacking for name in task.source.names(split)])
-    return {split: own.get(split) or tuple(folder / name for name in task.source.names(split)) for split in parts}
-
-
 def hub_of(data: DataConfig) -> Hub | None:
     """Return the hub data set that the splits without a file of the user's are read from, if they are."""
     return load_task(data.task).source.hub if data.task and data.dir is None else None
 
 
-def identity(data: DataConfig) -> dict[str, str]:
-    """Return the SHA-256 of what each split is read from: its files, or the hub's cached copy."""
-    found: dict[str, str] = {**fingerprint(files(data)), **_on_hub(data, own_parts(data))}
+def origins(data: DataConfig) -> dict[Split, tuple[Path | HubPart, ...]]:
+    """Return what each split is read from; ConfigError if a task's folder is not given or lacks a file.
+
+    That is files, or a split of the hub where a task names a data set there and no folder is given.
+    """
+    found = origins_of(data, own_parts(data))
     if data.test_task is not None:
         other = tested_task(data)
-        for digest in _on_hub(other, [tested_part(other)]).values():
-            found["test"] = digest
+        found["test"] = origins_of(other, [tested_part(other)])[tested_part(other)]
     return found
 
 
-def _on_hub(data: DataConfig, parts: Sequence[Split]) -> dict[str, str]:
+def origins_of(data: DataConfig, parts: Sequence[Split]) -> dict[Split, tuple[Path | HubPart, ...]]:
+    """Return what these splits are read from: the user's files, else the task's; errors as `origins`."""
+    found: dict[Split, tuple[Path | HubPart, ...]] = {
+        split: (path,) for split in parts if (path := getattr(data, split)) is not None
+    }
+    lacking = [split for split in parts if split not in found]
     hub = hub_of(data)
-    return {part: hub_fingerprint(hub, part) for part in parts if hub is not None and getattr(data, part) is None}
+    if hub is not None:
+        found |= {split: (HubPart(hub, split),) for split in lacking}
+    elif data.task is not None and lacking:
+        task = load_task(data.task)
+        folder = _folder(data, task, [name for split in lacking for name in task.source.names(split)])
+        found |= {split: tuple(folder / name for name in task.source.names(split)) for split in lacking}
+    return {split: found[split] for split in parts}
 
 
-def fingerprint(paths: Mapping[Split, Sequence[Path]]) -> dict[str, str]:
-    """Return the SHA-256 (hexadecimal) of each file by its split; ConfigError if one cannot be read.
+def reads_hub(data: DataConfig) -> bool:
+    """Whether a split is read from the hub, which may download it; errors as `origins`."""
+    return any(isinstance(origin, HubPart) for several in origins(data).values() for origin in several)
 
-    The files of a split that has several are named `dev/in_domain_dev.tsv`. The SHA-256 of a folder is that of a line
-    `hash  path` for each XML file in it, in the order of their paths.
+
+def identity(data: DataConfig) -> list[tuple[Split, str, str]]:
+    """Return split, name and SHA-256 (hexadecimal) of everything that is read; errors as `origins` and `digest`."""
+    return [(split, str(origin), digest(origin)) for split, several in origins(data).items() for origin in several]
+
+
+def digest(origin: Path | HubPart) -> str:
+    """Return the SHA-256 (hexadecimal) of a file, or of the hub's cached copy; ConfigError if it cannot be read.
+
+    That of a folder is of a line `hash  path` for each XML file in it, in the order of their paths.
     """
-    out = {}
-    for name, path in ((name, path) for name, several in paths.items() for path in several):
-        key = name if len(paths[name]) == 1 else f"{name}/{path.name}"
-        try:
-            out[key] = _sha256(path.expanduser())
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"{path}: the data file cannot be read ({reason}). Check the recipe's data.") from None
-    return out
+    if isinstance(origin, HubPart):
+        return hub_fingerprint(origin)
+    try:
+        return _sha256(origin.expanduser())
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{origin}: the data file cannot be read ({reason}). Check the recipe's data.") from None
 
 
 def _sha256(path: Path) -> str:
@@ -115,7 +109,8 @@ def _sha256(path: Path) -> str:
 
 def _given(data: DataConfig) -> list[Split]:
     """The splits that the user's files and the task's are for."""
-    of_task = load_task(data.task).source.files if data.task else {}
+    hub = hub_of(data)
+    of_task = hub.splits if hub else load_task(data.task).source.files if data.task else {}
     return [split for split in PARTS if getattr(data, split) is not None or split in of_task]
 
 
@@ -134,7 +129,7 @@ def _folder(data: DataConfig, task: Task, names: Sequence[str]) -> Path:
     try:
         folder = folder.expanduser()
         there = sorted(str(path.relative_to(folder)) for path in folder.iterdir())
-        missing = [name for name in names if not (folder / name).exists()]
+        missing = [name for name in names if not (folder / name).is_file()]
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"data.dir: {folder} cannot be read as a folder ({reason}). Check data.dir.") from None

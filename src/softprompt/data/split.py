@@ -119,7 +119,7 @@ def record_of(splits: Splits) -> dict[str, dict[str, Any]]:
         name: {
             "examples": len(part),
             "targets": sum(len(example.targets) for example in part),
-            "sha256": _hash([example.source, *example.targets] for example in part),
+            "sha256": _hash([example.source, *example.targets, *example.references] for example in part),
         }
         for name, part in parts.items()
     }

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softprompt.data.lines import read_lines, read_text, suffix_of
+from softprompt.data.lines import read_lines, suffix_of
 from softprompt.data.parquet import read_parquet
 from softprompt.errors import ConfigError, DataError
 from softprompt.recipes import nearest
-
-__all__ = ["Record", "need_columns", "read_table", "read_text"]
 
 JSON = (".jsonl", ".ndjson", ".json")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -23,7 +21,10 @@ KINDS = (*JSON, *SEPARATORS, PARQUET)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row: its values by column, and where it starts: `line` (from 1; Parquet: row), or `place` elsewhere."""
+    """One row: its values by column, and where it starts.
+
+    `line` counts from 1 (in Parquet it is the row); None: not in lines, and `place` says where, such as `entry 7`.
+    """
 
     values: Mapping[str, Any]
     path: Path
@@ -67,14 +68,10 @@ def read_table(
     else:
         got = "a folder" if path.is_dir() else repr(suffix) if suffix else "a name without an ending"
         raise ConfigError(f"{path}: expected a file that ends in {', '.join(KINDS)}; got {got}.")
-    empty = True
     for line, values in rows:
-        empty = False
         if rename:
             values = {rename.get(name, name): value for name, value in values.items()}
         yield Record(values, path, line)
-    if empty:
-        raise DataError(f"{path}: expected at least one row, got none. Is it the right file?")
 
 
 def need_columns(record: Record, columns: tuple[str, ...]) -> None:

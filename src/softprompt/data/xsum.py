@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -48,24 +49,34 @@ def topic_of_url(url: str) -> Topic:
 
 
 def read_xsum(path: Path) -> Iterator[Record]:
-    """Yield the articles of a JSONL, CSV or Parquet file with the columns document, summary and id, in file order.
+    """Yield the articles of a JSONL, CSV or Parquet file, in file order, with a column `url` from the list `URLS`.
 
-    Line breaks become spaces. Where there is a column `url`, or the list `URLS` lies beside the file, three columns
-    more: `area` and `topic` (see `Topic`), and `within_news`: `seen` for world, UK and business news, `unseen` for
-    all other news, `none` for what is no news.
+    The list is read where it lies beside the file, for rows without an address.
     Raises ConfigError for a file that cannot be read, DataError with `file:line` for its content.
     """
     place = path.expanduser().parent / URLS
     urls = _read_urls(place) if place.is_file() else None
     for record in read_table(path):
-        need_columns(record, ("document", "summary", "id"))
-        values = {name: _BREAK.sub(" ", str(record.values[name])) for name in ("document", "summary", "id")}
-        url = record.values.get("url")
-        if url is None and urls is not None:
-            url = urls.get(values["id"])
-            if url is None:
-                raise DataError(f"{record.where}: expected the address of article {values['id']} in {place}, got none.")
-        yield Record(values | (_topics(str(url), record.where) if url is not None else {}), record.path, record.line)
+        if urls is None or record.values.get("url") is not None:
+            yield record
+            continue
+        need_columns(record, ("id",))
+        article = str(record.values["id"])
+        if article not in urls:
+            raise DataError(f"{record.where}: expected the address of article {article} in {place}, got none.")
+        yield replace(record, values={**record.values, "url": urls[article]})
+
+
+def xsum_rows(record: Record) -> Iterator[Record]:
+    """Yield an article's row of `document`, `summary` and `id`, with its line breaks made spaces.
+
+    Where it has a `url`, three columns more: `area` and `topic` (see `Topic`), and `within_news`: `seen` for world, UK
+    and business news, `unseen` for all other news, `none` for what is no news.
+    """
+    need_columns(record, ("document", "summary", "id"))
+    values = {name: _BREAK.sub(" ", str(record.values[name])) for name in ("document", "summary", "id")}
+    url = record.values.get("url")
+    yield replace(record, values=values | (_topics(str(url), record.where) if url is not None else {}))
 
 
 def _topics(url: str, where: str) -> dict[str, str]:

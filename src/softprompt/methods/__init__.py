@@ -14,7 +14,7 @@ from softprompt.errors import CheckpointError
 from softprompt.methods.adapter import AdapterMethod
 from softprompt.methods.dept import DeptMethod
 from softprompt.methods.finetune import FinetuneMethod
-from softprompt.methods.lora import LoraMethod
+from softprompt.methods.peft_tuner import PeftMethod
 from softprompt.methods.prefix import PrefixMethod
 from softprompt.methods.prompt import PromptMethod
 from softprompt.prompt import Prompt
@@ -84,7 +84,8 @@ METHODS: Mapping[str, Callable[[Backbone, Any], Method]] = {
     "dept": DeptMethod.build,
     "finetune": FinetuneMethod.build,
     "adapter": AdapterMethod.build,
-    "lora": LoraMethod.build,
+    "lora": PeftMethod.build_lora,
+    "peft": PeftMethod.build,
 }
 
 
@@ -93,7 +94,8 @@ LOADERS: Mapping[str, Callable[[Backbone, Path], Steering]] = {
     "prompt": Prompt.load_on,
     "dept": DeptMethod.load,
     "adapter": AdapterMethod.load,
-    "lora": LoraMethod.load,
+    "lora": PeftMethod.load,
+    "peft": PeftMethod.load,
 }
 
 
@@ -134,9 +136,9 @@ __all__ = [
     "AdapterMethod",
     "DeptMethod",
     "FinetuneMethod",
-    "LoraMethod",
     "Method",
     "OwnRates",
+    "PeftMethod",
     "PrefixMethod",
     "PromptMethod",
     "Steering",

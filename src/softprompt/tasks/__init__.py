@@ -30,12 +30,12 @@ class Download(_Part):
 
 
 class Hub(_Part):
-    """Where a task lies on the hub, as Parquet."""
+    """A data set on the Hugging Face hub, stored as Parquet."""
 
-    id: str = Field(description="hub id of the data set")
-    config: str | None = Field(default=None, description="its configuration")
-    revision: str | None = Field(default=None, description="branch, tag or commit")
-    splits: Mapping[Split, str] = Field(description="our split -> its name there")
+    id: str
+    config: str | None = None
+    revision: str | None = Field(default=None, description="branch, tag or commit; None: the default")
+    splits: Mapping[Split, str] = Field(description="our split -> the hub's, or several: train+validation")
     columns: Mapping[str, str] = Field(
         default_factory=dict, description="our column -> the hub's, as a path with dots; the others keep their names"
     )
@@ -56,9 +56,7 @@ class Source(_Part):
         default_factory=dict, description="column -> values; rows that have one of them are left out"
     )
     bundled: str | None = Field(default=None, description="folder in the package's assets; None: the user's data.dir")
-    files: Mapping[Split, str | tuple[str, ...]] = Field(
-        min_length=1, description="file name or names of each split, in the folder"
-    )
+    files: Mapping[Split, str | tuple[str, ...]] = Field(description="file name or names of each split, in the folder")
     fetch: tuple[Download, ...] = Field(default=(), description="where the files come from")
     hub: Hub | None = Field(default=None, description="read where data.dir is not given")
     train_targets: Literal["all", "first"] = Field(default="all", description="targets of a row that are trained on")
@@ -107,6 +105,9 @@ class Wording(_Part):
 
     input: str = Field(description="source text template")
     target: str = Field(description="target text template")
+    references: str | None = Field(
+        default=None, description="template of what predictions are scored against; None: the target"
+    )
     labels: Labels | None = None
     numbers: Numbers | None = None
 
@@ -163,6 +164,13 @@ class Task(_Part):
         rest = {key: value for key, value in raw.items() if key != "template"}
         return rest | {"templates": {"default": raw["template"]}}
 
+    def train_pairs(self) -> int | None:
+        """Return the number of training pairs as published; None where it is not."""
+        count = self.counts.get("train")
+        if count is not None and self.source.unit == "row" and self.source.train_targets == "first":
+            return count.sources
+        return count.pairs if count is not None else None
+
     @property
     def template(self) -> Wording:
         """The default wording."""
@@ -178,13 +186,6 @@ class Task(_Part):
                 f"Expected one of: {', '.join(self.templates)}."
             )
         return self.templates[name]
-
-    def train_pairs(self) -> int | None:
-        """Return the number of training pairs as published; None where it is not."""
-        count = self.counts.get("train")
-        if count is not None and self.source.unit == "row" and self.source.train_targets == "first":
-            return count.sources
-        return count.pairs if count is not None else None
 
     def decode_for(self, strategy: object) -> dict[str, Any]:
         """Return the decode settings for a recipe that asks for `strategy` (None: it does not say)."""

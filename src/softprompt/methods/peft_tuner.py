@@ -1,0 +1,135 @@
+"""Tuners of the package PEFT under this package's loop: LoRA (Hu et al. 2021, arXiv:2106.09685) and all others.
+
+PEFT puts its modules into the backbone in place; its own format is what is kept, so PEFT and everything that reads
+PEFT's folders can use it. PEFT's prompt-learning types are left out: `prefix` and `prompt` are what this package is
+for; so are types that PEFT itself does not put into a model in place (VeRA).
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from softprompt.artefact import Facts, read_facts, require_match, write_artefact
+from softprompt.backbone import Backbone
+from softprompt.errors import ConfigError
+from softprompt.files import load_tensors, save_tensors
+from softprompt.recipes import nearest
+
+_TENSORS = "adapter_model.safetensors"
+
+
+class PeftMethod:
+    """PEFT's modules inside `backbone`; everything else stays frozen."""
+
+    position_offset, kept_in = 0, "adapter"
+
+    def __init__(self, backbone: Backbone, peft_config: Any, name: str) -> None:
+        from peft import inject_adapter_in_model
+
+        try:
+            inject_adapter_in_model(peft_config, backbone.model)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"method {name}: PEFT cannot change backbone {backbone.id!r} so: {error}") from error
+        self.model, self.peft_config, self.name = backbone.model, peft_config, name
+        self.set_mode(False)
+
+    @classmethod
+    def build_lora(cls, backbone: Backbone, config: Any) -> "PeftMethod":
+        """LoRA from the `method` part of a recipe. Changes `backbone` in place.
+
+        Raises:
+            ConfigError: PEFT is not installed, or knows no such targets in this backbone.
+        """
+        options = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout}
+        return cls._build(backbone, "lora", "LORA", options | {"target_modules": config.targets})
+
+    @classmethod
+    def build(cls, backbone: Backbone, config: Any) -> "PeftMethod":
+        """Any tuner of PEFT, by its type and its own options. Changes `backbone` in place.
+
+        Raises:
+            ConfigError: PEFT is not installed, has no such type or option, or cannot put it into this backbone.
+        """
+        return cls._build(backbone, "peft", config.type.upper(), config.options)
+
+    @classmethod
+    def _build(cls, backbone: Backbone, name: str, kind: str, options: dict[str, Any]) -> "PeftMethod":
+        try:
+            import peft
+        except ImportError as error:
+            raise ConfigError(f"method {name} needs the package peft: pip install softprompt[peft]") from error
+        tuners = {key.value: made for key, made in peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+        prompts = [key for key, made in tuners.items() if issubclass(made, peft.PromptLearningConfig)]
+        known = sorted(tuners.keys() - set(prompts))
+        if kind not in known:
+            what = "learns a prompt: take method prefix or prompt" if kind in prompts else "is none of PEFT's types"
+            raise ConfigError(f"method.type: {kind} {what}{nearest(kind, known)}. Expected one of: {', '.join(known)}.")
+        task = "CAUSAL_LM" if backbone.family == "causal" else "SEQ_2_SEQ_LM"
+        try:
+            return cls(backbone, tuners[kind](task_type=task, **options), name)
+        except TypeError as error:
+            raise ConfigError(f"method.options: PEFT's {kind} does not take them: {error}.") from error
+
+    def place(self, backbone: Backbone, source: Sequence[int]) -> tuple[int, ...]:
+        return tuple(source)
+
+    def attach(self, backbone: Backbone, *, shared: bool = False) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def set_mode(self, training: bool) -> None:
+        """The dropout of PEFT's modules; the backbone's is not the method's to switch."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        for layer in self.model.modules():
+            if isinstance(layer, BaseTunerLayer):
+                for name, module in layer.named_children():
+                    if name != "base_layer":
+                        module.train(training)
+
+    def stored_count(self) -> int:
+        """What is trained is what is kept."""
+        return sum(parameter.numel() for parameter in self.trainable().values())
+
+    def fold(self) -> "PeftMethod":
+        """Itself: PEFT's modules stay in the backbone."""
+        return self
+
+    def save(self, folder: Path, *, backbone_id: str, backbone_hash: str, extra: Facts | None = None) -> None:
+        """PEFT's two files, our facts with the backbone's hash, and a manifest."""
+        from peft import get_peft_model_state_dict
+
+        tensors = {f"base_model.model.{name}": tensor for name, tensor in get_peft_model_state_dict(self.model).items()}
+        self.peft_config.base_model_name_or_path = backbone_id
+
+        def fill(into: Path) -> None:
+            save_tensors(tensors, into / _TENSORS)
+            self.peft_config.save_pretrained(into)
+
+        facts = {"method": self.name, **(extra or {})}
+        write_artefact(folder, fill, facts, backbone_id=backbone_id, backbone_hash=backbone_hash)
+
+    @classmethod
+    def load(cls, backbone: Backbone, folder: str | Path) -> "PeftMethod":
+        """Put the modules of a folder written by `save` into `backbone`, in place.
+
+        Raises:
+            CheckpointError: missing, damaged, or made for another backbone.
+        """
+        from peft import PeftConfig, set_peft_model_state_dict
+
+        folder = Path(folder)
+        facts = read_facts(folder)
+        require_match(folder, facts, None, backbone.hash())
+        made = cls(backbone, PeftConfig.from_pretrained(str(folder)), facts["method"])
+        tensors = {name.removeprefix("base_model.model."): t for name, t in load_tensors(folder / _TENSORS).items()}
+        set_peft_model_state_dict(backbone.model, tensors)
+        for parameter in made.trainable().values():
+            parameter.data = parameter.data.to(torch.float32)
+        return made
