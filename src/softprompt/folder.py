@@ -34,15 +34,17 @@ class RunFolder:
     root: Path
     allowed: tuple[str, ...] = ()
 
-    def place(self, arm: str) -> Path:
-        """The main arm lies at the top, the others under `arms/`."""
-        return self.root if arm == MAIN else self.root / "arms" / arm
+    def place(self, arm: str, task: str = "") -> Path:
+        """The main arm lies at the top, the others under `arms/`; a task of several under `tasks/` of its arm."""
+        place = self.root if arm == MAIN else self.root / "arms" / arm
+        return place / "tasks" / task if task else place
 
     def begin(self, recipe: Recipe, changed: Difference) -> None:
         """Write the recipe down; arms that an accepted change reaches are no longer done."""
         self.accept(changed.changes)
         for arm in changed.arms:
-            (self.place(arm) / SCORES).unlink(missing_ok=True)
+            for scores in (self.place(arm) / SCORES, *self.place(arm).glob(f"tasks/*/{SCORES}")):
+                scores.unlink(missing_ok=True)
         write_text_atomic(self.root / RECIPE, dump_yaml(recipe))
 
     def accept(self, changes: Sequence[Change]) -> None:

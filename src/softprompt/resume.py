@@ -9,7 +9,7 @@ from typing import Any
 from softprompt import data
 from softprompt.config import Recipe, field_names, load_recipe, to_dict
 from softprompt.errors import ConfigError
-from softprompt.recipes import nearest
+from softprompt.recipes import NAMED, nearest
 
 ENV, RECIPE = "env.json", "recipe.yaml"
 
@@ -53,6 +53,10 @@ def difference(folder: Path, recipe: Recipe, arms: Mapping[str, Recipe]) -> Diff
 
 def inputs(recipe: Recipe) -> list[tuple[str, str, str]]:
     """Split, name and SHA-256 of everything that a recipe's data is read from: files, or a hub's cached copies."""
+    return [one for part in recipe.parts().values() for one in _inputs(part)]
+
+
+def _inputs(recipe: Recipe) -> list[tuple[str, str, str]]:
     names: dict[str, str] = {split: ", ".join(map(str, paths)) for split, paths in data.files(recipe.data).items()}
     found = data.identity(recipe.data)
     return [(split, names.get(split, f"{recipe.data.task}:{split}"), digest) for split, digest in found.items()]
@@ -82,7 +86,7 @@ def require_known(allowed: Sequence[str], resume: bool) -> None:
         raise ConfigError("--allow-change has no effect without --resume. Add it, or drop --allow-change.")
     known = field_names()
     for name in allowed:
-        if name not in known and name.split(".")[0] != "compare":
+        if name not in known and name.split(".")[0] not in NAMED:
             raise ConfigError(f"--allow-change {name}: expected a field of a recipe{nearest(name, known)}.")
 
 
