@@ -4,16 +4,18 @@ Fields have a unit in their description. Paths are taken relative to the working
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, Strict, ValidationError, ValidationInfo, model_validator
+from pydantic import BaseModel, Field, Strict, ValidationError, ValidationInfo, field_validator, model_validator
 
 from softprompt.data_config import DataConfig as DataConfig
 from softprompt.errors import ConfigError
-from softprompt.method_config import METHOD_CONFIGS, MethodConfig, PrefixTuning, Section
+from softprompt.method_config import METHOD_CONFIGS, MethodConfig, PrefixTuning, Section, alone_because
+from softprompt.parts import PART_SECTIONS, Where, hidden, section_of, with_tasks, without_methods
 from softprompt.recipes import (
+    NAMED,
     KeyPath,
     describe,
     expand,
@@ -27,10 +29,13 @@ from softprompt.recipes import (
     suggest,
     write_yaml,
 )
-from softprompt.tasks import Task, load_task
+from softprompt.tasks import load_task
 
 MAIN, UNTUNED = "main", "untuned"
-Where = Callable[[KeyPath], str]
+NAMED_LIKE = {
+    "compare": "arm names, each with overrides, such as {finetune: {method: finetune}}",
+    "tasks": "names of tasks, each with overrides, such as {cola: {data: {task: glue-cola}}}",
+}
 
 
 class BackboneConfig(Section):
@@ -89,6 +94,9 @@ class TrainConfig(Section):
         default=True, description="keep row and column means of the second moment, not all of it (adafactor)"
     )
     clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null: not clipped")
+    mixing: Literal["proportional", "equal"] = Field(
+        default="proportional", description="of several tasks: each example once an epoch, or each task equally often"
+    )
     loss: Literal["token_mean", "sentence_sum"] = Field(
         default="token_mean",
         description="nats per target token, or nats summed over a target and averaged over examples",
@@ -183,7 +191,11 @@ SECTION_CONFIGS: dict[str, type[Section]] = {
 
 
 class Recipe(Section):
-    """A whole run. `compare` names further arms: overrides laid over this recipe."""
+    """A whole run. `compare` names further arms: overrides laid over this recipe.
+
+    `tasks` names tasks that are trained together, each with a prompt of its own: overrides too. `data` is then what
+    they share.
+    """
 
     version: Literal[1] = Field(default=1, description="version of the recipe format")
     name: str = Field(
@@ -193,6 +205,9 @@ class Recipe(Section):
     backbone: BackboneConfig = Field(default_factory=lambda: BackboneConfig(), description="the pretrained model")
     method: Annotated[MethodConfig, Field(discriminator="name")] = Field(
         default_factory=lambda: PrefixTuning(), description="what is learned"
+    )
+    tasks: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="tasks trained together, a prompt each: name -> data, method, decode, score"
     )
     data: DataConfig = Field(description="what is learned from and scored on")
     train: TrainConfig = Field(default_factory=lambda: TrainConfig(), description="the training loop")
@@ -211,6 +226,19 @@ class Recipe(Section):
             out["method"] = {"name": "prefix", **out["method"]}
         return out
 
+    @field_validator("data")
+    @classmethod
+    def _has_source(cls, data: DataConfig, info: ValidationInfo) -> DataConfig:
+        if not info.data.get("tasks") and data.task is None and data.train is None:
+            raise ValueError("expected a task name or a training file, got neither. Set data.task or data.train")
+        return data
+
+    @model_validator(mode="after")
+    def _mixes_what_it_can(self) -> Self:
+        if not self.tasks and self.train.mixing != "proportional":
+            raise ValueError("train.mixing has no effect without tasks. Drop it, or name tasks to train together")
+        return self
+
     @model_validator(mode="after")
     def _trains_what_it_can(self) -> Self:
         if self.method.name == "finetune" and self.backbone.quantize is not None:
@@ -222,7 +250,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _arms_resolve(self, info: ValidationInfo) -> Self:
-        where = (info.context or {}).get("where", lambda path: f"recipe {self.name}")
+        context = info.context or {}
+        where, root = context.get("where", lambda path: f"recipe {self.name}"), context.get("root", ())
+        for name in self.tasks:
+            self._part(name, where, root)
         for name in self.compare:
             self._arm(name, where)
         return self
@@ -239,12 +270,38 @@ class Recipe(Section):
         untuned = self.untuned and self.method.name != UNTUNED
         return (MAIN, *self.compare, *([UNTUNED] if untuned else []))
 
+    def parts(self) -> dict[str, "Recipe"]:
+        """Each of `tasks` as a recipe of its own, called `<recipe>-<task>`; without any, this recipe under \"\"."""
+        return {name: self._part(name, lambda path: f"recipe {self.name}") for name in self.tasks} or {"": self}
+
+    def _part(self, name: str, where: Where, root: KeyPath = ()) -> "Recipe":
+        root, base = (*root, "tasks", name), to_dict(self) | {"tasks": {}, "compare": {}, "untuned": False}
+        if not re.fullmatch(r"\w[\w-]*", name):
+            raise ConfigError(
+                f"{where(root)}: expected a task's name of letters, digits, _ and -, got {name!r}. Rename it."
+            )
+        for key in self.tasks[name].keys() - {*PART_SECTIONS}:
+            raise ConfigError(
+                f"{where((*root, key))}: {'.'.join((*root, key))}: a task of several has its own "
+                f"{', '.join(PART_SECTIONS)}; the rest is of all. Set {key} at the top."
+            )
+        base["train"]["mixing"] = "proportional"
+        part = build(overlay(base, self.tasks[name]) | {"name": f"{self.name}-{name}"}, where, root)
+        reason = alone_because(part.method)
+        if reason is not None:
+            raise ConfigError(
+                f"{where((*root, 'method'))}: {'.'.join((*root, 'method'))}: {part.method.name} cannot be trained on "
+                f"several tasks at once: {reason}. Take method prefix or prompt, or a run for each task."
+            )
+        return part
+
     def _arm(self, name: str, where: Where) -> "Recipe":
         base = to_dict(self) | {"compare": {}, "untuned": False}
         if name == MAIN and name not in self.compare:
             return build(base, where)
         if name == UNTUNED and name not in self.compare:
-            return build(overlay(base, {"method": UNTUNED, "name": f"{self.name}-{name}"}), where)
+            untuned = {"method": UNTUNED, "name": f"{self.name}-{name}"}
+            return build(overlay(without_methods(base), untuned), where)
         if name not in self.compare:
             guess = nearest(name, self.arms())
             raise ConfigError(f"recipe {self.name}: no arm {name!r}{guess}. Arms: {', '.join(self.arms())}.")
@@ -256,7 +313,15 @@ class Recipe(Section):
             )
         for key in self.compare[name].keys() & {"version", "name", "compare", "untuned"}:
             raise ConfigError(f"{where((*root, key))}: compare.{name}.{key}: an arm cannot set this. Drop it.")
-        return build(overlay(base, self.compare[name]) | {"name": f"{self.name}-{name}"}, where, root)
+        over = self.compare[name]
+        if section_of(over, "method").get("name", self.method.name) != self.method.name:
+            base = without_methods(base)
+        for section, key, task in hidden(over, base["tasks"]):
+            raise ConfigError(
+                f"{where((*root, section, key))}: compare.{name}.{section}.{key} does not reach task {task!r}, which "
+                f"has its own (tasks.{task}.{section}.{key}). Set compare.{name}.tasks.{task}.{section}.{key}."
+            )
+        return build(overlay(base, over) | {"name": f"{self.name}-{name}"}, where, root)
 
 
 def load_recipe(ref: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -276,45 +341,21 @@ def load_recipe(ref: str, overrides: Sequence[str] = ()) -> Recipe:
     raw = {"name": name, "data": {}} | expand(document.data)
     _check(raw, where, ())
     raw = overlay(raw, mine)
-    return build(_with_task(raw, where), where)
+    return build(with_tasks(raw, where), where)
 
 
 def task_recipe(task: str, overrides: Sequence[str] = ()) -> Recipe:
     """The default recipe for a task, with `key=value` overrides; errors as `load_recipe`."""
     where = locator(Path(task), {}, overrides)
     raw = overlay({"name": task, "data": {"task": load_task(task).name}}, parse_overrides(overrides))
-    return build(_with_task(raw, where), where)
-
-
-def _with_task(raw: dict[str, Any], where: Where) -> dict[str, Any]:
-    """Lay a recipe's mapping over its task's decode settings; those of another strategy are left out."""
-    data, decode = (raw.get(key) for key in ("data", "decode"))
-    if not isinstance(data, Mapping):
-        return raw
-    named = {key: _task(data[key], key, where) for key in ("task", "test_task") if isinstance(data.get(key), str)}
-    if "task" not in named:
-        return raw
-    if isinstance(data.get("template"), str):
-        try:
-            named["task"].wording(data["template"])
-        except ConfigError as error:
-            raise ConfigError(f"{where(('data', 'template'))}: {error}") from None
-    strategy = decode.get("strategy") if isinstance(decode, Mapping) else None
-    return overlay({"decode": named["task"].decode_for(strategy)}, raw)
-
-
-def _task(name: str, key: str, where: Where) -> Task:
-    try:
-        return load_task(name)
-    except ConfigError as error:
-        raise ConfigError(f"{where(('data', key))}: data.{key}: {error}") from None
+    return build(with_tasks(raw, where), where)
 
 
 def build(raw: Mapping[str, Any], where: Where, root: KeyPath = ()) -> Recipe:
     """Validate a merged recipe; ConfigError lists every problem. `root` is put before the names of an arm's keys."""
     _check(raw, where, root)
     try:
-        return Recipe.model_validate(dict(raw), context={"where": where})
+        return Recipe.model_validate(dict(raw), context={"where": where, "root": root})
     except ValidationError as error:
         problems = [_explain(item, where, root) for item in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(problems))) from None
@@ -354,10 +395,10 @@ def _problems(raw: Mapping[str, Any], root: KeyPath) -> Iterator[tuple[KeyPath, 
         if key not in Recipe.model_fields:
             guess = suggest((key,), field_names()) or f"; expected one of: {', '.join(Recipe.model_fields)}"
             yield (key,), f"unknown key {dotted!r}{guess}."
-        elif key == "compare" and not (
-            isinstance(value, Mapping) and all(isinstance(arm, Mapping) for arm in value.values())
+        elif key in NAMED and not (
+            isinstance(value, Mapping) and all(isinstance(over, Mapping) for over in value.values())
         ):
-            yield (key,), "compare: expected arm names, each with overrides, such as {finetune: {method: finetune}}."
+            yield (key,), f"{dotted}: expected {NAMED_LIKE[key]}."
         elif key in sections and not isinstance(value, Mapping):
             keys = ", ".join(sections[key].model_fields)
             yield (key,), f"{dotted}: expected a section with keys such as {keys}; got {show(value)}."

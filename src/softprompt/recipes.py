@@ -20,7 +20,9 @@ from softprompt.errors import ConfigError
 KeyPath = tuple[str, ...]
 SHORTHANDS = {"backbone": "id", "method": "name"}
 """Sections that may be written as a plain text, and the field that the text is for."""
-SECTIONS = ("backbone", "method", "data", "train", "decode", "score", "compare")
+NAMED = ("compare", "tasks")
+"""Sections whose keys are names of the user's, each with overrides of a recipe."""
+SECTIONS = ("backbone", "method", "data", "train", "decode", "score", *NAMED)
 ALIASES = {  # what papers and other tools call a field
     "backbone.id": ("model", "model_name", "base_model", "pretrained", "checkpoint"),
     "method.length": ("prefix_length", "prefix_len", "preseqlen", "num_virtual_tokens", "prompt_length"),
@@ -154,11 +156,12 @@ def expand(raw: Mapping[str, Any]) -> dict[str, Any]:
             out[key] = {}
         elif isinstance(out[key], str) and key in SHORTHANDS:
             out[key] = {SHORTHANDS[key]: out[key]}
-    if isinstance(out.get("compare"), Mapping):
-        out["compare"] = {
-            arm: expand({} if over is None else over) if over is None or isinstance(over, Mapping) else over
-            for arm, over in out["compare"].items()
-        }
+    for key in NAMED:
+        if isinstance(out.get(key), Mapping):
+            out[key] = {
+                name: expand({} if over is None else over) if over is None or isinstance(over, Mapping) else over
+                for name, over in out[key].items()
+            }
     return out
 
 
@@ -166,10 +169,10 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Lay `over` on a recipe's mapping: sections are merged key by key, and a null section replaces what was there.
 
     Where `over` names another method, the old method's fields are dropped, and with another backbone its revision.
-    Arms of `compare` merge in the same way.
+    Arms of `compare` and entries of `tasks` merge in the same way.
     """
     below, above = expand(base), expand(over)
-    out = _merge(below, {key: value for key, value in above.items() if key not in ("method", "compare")})
+    out = _merge(below, {key: value for key, value in above.items() if key not in ("method", *NAMED)})
     out.update({key: {} for key in SECTIONS if key in over and over[key] is None})
     old, new = below.get("backbone"), above.get("backbone")
     if isinstance(old, Mapping) and isinstance(new, Mapping) and "id" in new and new["id"] != old.get("id", "bundled"):
@@ -182,12 +185,12 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             and new.get("name") in (None, old.get("name", "prefix"))
         )
         out["method"] = {**old, **new} if same else new
-    if "compare" in above and over["compare"] is not None:
-        old, new = below.get("compare", {}), above["compare"]
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            arms = {arm: _overlay_arm(old.get(arm), value) for arm, value in new.items()}
-            new = {**old, **arms}
-        out["compare"] = new
+    for key in NAMED:
+        if key in above and over[key] is not None:
+            old, new = below.get(key, {}), above[key]
+            if isinstance(old, Mapping) and isinstance(new, Mapping):
+                new = {**old, **{name: _overlay_named(old.get(name), value) for name, value in new.items()}}
+            out[key] = new
     return out
 
 
@@ -285,7 +288,7 @@ def suggest(path: KeyPath, names: Iterable[str]) -> str:
     return "; nearest: " + ", ".join(map(repr, best)) if best else ""
 
 
-def _overlay_arm(old: Any, new: Any) -> Any:
+def _overlay_named(old: Any, new: Any) -> Any:
     return overlay(old, new) if isinstance(old, Mapping) and isinstance(new, Mapping) else new
 
 
