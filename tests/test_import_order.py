@@ -10,7 +10,7 @@ import softprompt
 
 ROOT = Path(softprompt.__file__).parent
 FLOW = (
-    *("errors", "types", "recipes", "tasks", "method_config", "data_config", "config"),
+    *("errors", "types", "recipes", "recipe_files", "tasks", "method_config", "published", "data_config", "config"),
     *("template", "data", "table", "metrics", "segments", "files", "console"),
     *("fetch", "lock", "signals", "machine", "inject", "quantize", "backbone"),
     *("embed", "positions", "forms", "artefact", "prompt", "init", "methods"),
