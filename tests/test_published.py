@@ -29,7 +29,7 @@ RESULT = ArmResult(
 def test_the_report_has_both_scores(tmp_path: Path) -> None:
     recipe = load_recipe(str(tiny_job(tmp_path, PUBLISHED)))
     assert report.published(recipe, [replace(RESULT, arm="untuned", method="untuned", scores={}), RESULT]) == [
-        "prefix stands for A 2021, Table 2, B.",
+        "The recipe, as it comes, stands for A 2021, Table 2, B.",
         "Published (in brackets: this run): BLEU 70.30 (12.35), TER 0.4200 (not scored).",
         "Published on seen (in brackets: this run): BLEU 62.90 (20.00).",
     ]

@@ -76,7 +76,7 @@ def published(recipe: Recipe, results: Sequence[ArmResult]) -> list[str]:
     main = next(result for result in results if result.arm == MAIN)
     parts = {"": (known.scores, main.scores)}
     parts |= {f" on {part}": (scores, main.groups.get(part, {})) for part, scores in known.groups.items()}
-    lines = [f"{main.method} stands for {known.table}."]
+    lines = [f"The recipe, as it comes, stands for {known.table}."]
     for part, (theirs, own) in parts.items():
         pairs = [f"{metric_title(m)} {show_score(m, score)} ({_own(own, m)})" for m, score in theirs.items()]
         if pairs:
