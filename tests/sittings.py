@@ -50,7 +50,7 @@ KINDS: dict[str, MethodConfig] = {
     "adapter": Adapter(bottleneck=4),
     "adapter houlsby": Adapter(design="houlsby", bottleneck=4),
     "lora": LoRA(rank=2, dropout=0.1),
-    "peft": Peft(type="LOHA", options={"r": 2, "target_modules": ["c_attn"], "module_dropout": 0.1}),
+    "peft": Peft(type="IA3"),
     "finetune": FineTuning(),
     "finetune top": FineTuning(top=1),
 }

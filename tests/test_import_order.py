@@ -10,7 +10,8 @@ import softprompt
 
 ROOT = Path(softprompt.__file__).parent
 FLOW = (
-    *("errors", "types", "recipes", "tasks", "parts", "method_config", "data_config", "config"),
+    *("errors", "types", "recipes", "recipe_files", "tasks", "parts", "method_config", "published"),
+    *("data_config", "config"),
     *("template", "data", "table", "metrics", "segments", "files", "console"),
     *("fetch", "lock", "signals", "machine", "inject", "quantize", "backbone"),
     *("embed", "positions", "forms", "artefact", "prompt", "init", "methods"),

@@ -14,17 +14,17 @@ from softprompt.data_config import DataConfig as DataConfig
 from softprompt.errors import ConfigError
 from softprompt.method_config import METHOD_CONFIGS, MethodConfig, PrefixTuning, Section, alone_because
 from softprompt.parts import PART_SECTIONS, Where, hidden, section_of, with_tasks, without_methods
+from softprompt.published import Published
+from softprompt.recipe_files import read_recipe
 from softprompt.recipes import (
     NAMED,
     KeyPath,
     describe,
     expand,
-    find_recipe,
     locator,
     nearest,
     overlay,
     parse_overrides,
-    read_yaml,
     show,
     suggest,
     write_yaml,
@@ -215,6 +215,7 @@ class Recipe(Section):
     score: ScoreConfig = Field(default_factory=lambda: ScoreConfig(), description="scoring")
     compare: dict[str, dict[str, Any]] = Field(default_factory=dict, description="further arms: name -> overrides")
     untuned: bool = Field(default=True, description="also score the backbone with nothing learned")
+    published: Published | None = Field(default=None, description="scores of a paper, shown beside the run's own")
 
     @model_validator(mode="before")
     @classmethod
@@ -299,6 +300,7 @@ class Recipe(Section):
         base = to_dict(self) | {"compare": {}, "untuned": False}
         if name == MAIN and name not in self.compare:
             return build(base, where)
+        base["published"] = None
         if name == UNTUNED and name not in self.compare:
             untuned = {"method": UNTUNED, "name": f"{self.name}-{name}"}
             return build(overlay(without_methods(base), untuned), where)
@@ -311,7 +313,7 @@ class Recipe(Section):
                 f"{where(root)}: expected an arm name of letters, digits, _ and -, other than {MAIN} and {UNTUNED}, "
                 f"got {name!r}. Rename the arm."
             )
-        for key in self.compare[name].keys() & {"version", "name", "compare", "untuned"}:
+        for key in self.compare[name].keys() & {"version", "name", "compare", "untuned", "published"}:
             raise ConfigError(f"{where((*root, key))}: compare.{name}.{key}: an arm cannot set this. Drop it.")
         over = self.compare[name]
         if section_of(over, "method").get("name", self.method.name) != self.method.name:
@@ -325,20 +327,16 @@ class Recipe(Section):
 
 
 def load_recipe(ref: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a bundled recipe (by name) or a YAML file (by path) and lay `key=value` overrides over it.
+    """Read a bundled recipe (by name) or a YAML file (by path), lay it over its base, and overrides over it.
 
     Overrides are merged with each other first (the later wins), then over the file. One that changes the method
     drops the old method's fields; `section=null` sets a section back to its defaults. Where the recipe is silent, the
     task's own decode settings hold. ConfigError names the file and line, or the override.
     """
-    path = find_recipe(ref)
-    document = read_yaml(path)
+    text = read_recipe(ref)
     mine = parse_overrides(overrides)
-    if not isinstance(document.data, dict):
-        raise ConfigError(f"recipe {path}: expected keys such as method and data, got {show(document.data)}.")
-    where = locator(path, document.lines, overrides)
-    name = re.sub(r"[^\w.-]", "-", path.stem)[:100].lstrip(".-") or "recipe"
-    raw = {"name": name, "data": {}} | expand(document.data)
+    where = locator(text.path, text.places, overrides)
+    raw = {"name": text.name, "data": {}} | expand(text.data)
     _check(raw, where, ())
     raw = overlay(raw, mine)
     return build(with_tasks(raw, where), where)
@@ -440,7 +438,7 @@ def _explain(error: Any, where: Where, root: KeyPath) -> str:
     info = (sections[path[0]] if len(path) == 2 else Recipe).model_fields.get(path[-1]) if path else None
     if info is None:
         return f"{start}: {error['msg']}, got {show(value)}."
-    inner = ".".join(map(str, error["loc"][2:]))
+    inner = ".".join(loc[len(path) :])
     if inner and any(isinstance(part, type) and issubclass(part, BaseModel) for part in get_args(info.annotation)):
         unknown = "unknown key" if error["type"] == "extra_forbidden" else f"{error['msg']}, got {show(value)}"
         return f"{start}.{inner}: {unknown}. Expected {describe(info.annotation, ())}: {info.description}."

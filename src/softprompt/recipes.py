@@ -1,4 +1,4 @@
-"""Recipe files as plain mappings: the bundled ones, the YAML dialect of recipes and tasks, and `key=value` overrides.
+"""Recipes as plain mappings: the YAML dialect of recipes and tasks, and what is laid over them, `key=value` too.
 
 The dialect is YAML 1.2's core schema on PyYAML's parser: `1e-3` is a number, `no`, `yes`, `on` and `off` are text,
 keys are always text, a key may appear once, and only plain data can be built.
@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
-from importlib.resources import files
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -54,48 +53,11 @@ ALIASES = {  # what papers and other tools call a field
 
 
 @dataclass(frozen=True, slots=True)
-class RecipeInfo:
-    """One bundled recipe: its name, the first line of its leading comment, and its file."""
-
-    name: str
-    title: str
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
 class Document:
     """What a YAML text holds, and the line (from 1) on which each key stands."""
 
     data: Any
     lines: Mapping[KeyPath, int]
-
-
-def recipe_folder() -> Path:
-    """Return the folder of the bundled recipes."""
-    return Path(str(files("softprompt"))) / "assets" / "recipes"
-
-
-def list_recipes() -> list[RecipeInfo]:
-    """Return the bundled recipes by name; reads only each file's leading comment."""
-    return [RecipeInfo(path.stem, _title(path), path) for path in sorted(recipe_folder().glob("*.yaml"))]
-
-
-def find_recipe(ref: str) -> Path:
-    """Return the file of a bundled recipe's name or of a path to a YAML file; ConfigError if there is none."""
-    bundled = {path.stem: path for path in recipe_folder().glob("*.yaml")}
-    if ref in bundled:
-        return bundled[ref]
-    path = Path(ref)
-    try:
-        if path.is_file():
-            return path
-        state = "it is a folder, not a file" if path.is_dir() else "there is no such file or bundled recipe"
-    except (OSError, ValueError) as error:
-        state = f"it cannot be read ({getattr(error, 'strerror', None) or error})"
-    guess = nearest(path.name.removesuffix(".yaml").removesuffix(".yml"), bundled)
-    raise ConfigError(
-        f"recipe {ref[:200]!r}: {state}{guess}. Expected a YAML file, or one of: {', '.join(sorted(bundled))}."
-    )
 
 
 def nearest(word: str, words: Iterable[str], intro: str = "; nearest: ") -> str:
@@ -220,8 +182,8 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return out | nulls
 
 
-def locator(path: Path, lines: Mapping[KeyPath, int], overrides: Sequence[str]) -> Callable[[KeyPath], str]:
-    """Return a function that says where a key was set: by which override, or in which line of the recipe's file."""
+def locator(path: Path, places: Mapping[KeyPath, str], overrides: Sequence[str]) -> Callable[[KeyPath], str]:
+    """Return a function that says where a key was set: by which override, or in which file and line (`places`)."""
 
     keys = [tuple(text.partition("=")[0].strip().split(".")) for text in overrides]
 
@@ -231,8 +193,8 @@ def locator(path: Path, lines: Mapping[KeyPath, int], overrides: Sequence[str]) 
                 return f"recipe {path}, override {text[:200]!r}"
         if any(parts[: len(key)] == key for parts in keys):
             return f"recipe {path} with its overrides"
-        length = next((n for n in range(len(key), 0, -1) if key[:n] in lines), None)
-        return f"recipe {path}:{lines[key[:length]]}" if length else f"recipe {path}"
+        length = next((n for n in range(len(key), 0, -1) if key[:n] in places), None)
+        return f"recipe {places[key[:length]]}" if length else f"recipe {path}"
 
     return where
 
@@ -298,12 +260,6 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         old = out.get(key)
         out[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return out
-
-
-def _title(path: Path) -> str:
-    with path.open(encoding="utf-8") as lines:
-        first = next(lines, "")
-    return first.lstrip("#").strip() if first.startswith("#") else ""
 
 
 def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], seen: set[int], where: str) -> None:

@@ -1,9 +1,10 @@
 """What a run came to, as one table for people, one object for programs, and the run folder's README.md."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
 from softprompt.console import duration
@@ -68,9 +69,31 @@ def notes(results: Sequence[ArmResult]) -> list[str]:
     return lines + sorted(reasons)
 
 
+def published(recipe: Recipe, results: Sequence[ArmResult]) -> list[str]:
+    """What the recipe's paper reports and what the run came to: a line for the test set, and one for each part."""
+    known = recipe.published
+    if known is None:
+        return []
+    main = next(result for result in results if result.arm == MAIN)
+    parts = {"": (known.scores, main.scores)}
+    parts |= {f" on {part}": (scores, main.groups.get(part, {})) for part, scores in known.groups.items()}
+    lines = [f"The recipe, as it comes, stands for {known.table}."]
+    for part, (theirs, own) in parts.items():
+        pairs = [f"{metric_title(m)} {show_score(m, score)} ({_own(own, m)})" for m, score in theirs.items()]
+        if pairs:
+            lines.append(f"Published{part} (in brackets: this run): {', '.join(pairs)}.")
+    return lines
+
+
+def _own(scores: Mapping[str, dict[str, Any]], metric: str) -> str:
+    return show_score(metric, scores[metric]["score"]) if metric in scores else "not scored"
+
+
 def as_json(recipe: Recipe, folder: Path, results: Sequence[ArmResult]) -> str:
     """One object for programs."""
-    whole = {"recipe": recipe.name, "folder": str(folder), "arms": [asdict(result) for result in results]}
+    known = recipe.published.model_dump() if recipe.published else None
+    arms = [asdict(result) for result in results]
+    whole = {"recipe": recipe.name, "folder": str(folder), "published": known, "arms": arms}
     return json.dumps(whole, indent=2)
 
 
@@ -89,7 +112,7 @@ tags: [{recipe.method.name}]
 
 {as_markdown(table(results))}
 
-{chr(10).join(f"{line}  " for line in notes(results))}
+{chr(10).join(f"{line}  " for line in [*notes(results), *published(recipe, results)])}
 
 Train time includes dev losses and checkpoints; tokens per second count source and target tokens of the training steps
 alone, and generated tokens in decoding. Peak memory is of the process (CPU) or the device's allocations (CUDA).

@@ -38,8 +38,9 @@ def difference(folder: Path, recipe: Recipe, arms: Mapping[str, Recipe]) -> Diff
     """
     if not (folder / RECIPE).exists():
         return Difference()
-    old = load_recipe(str(folder / RECIPE))
-    unlike = _unlike(_flat(to_dict(old)), _flat(to_dict(recipe)))
+    old = _what_counts(load_recipe(str(folder / RECIPE)))
+    arms = {arm: _what_counts(own) for arm, own in arms.items()}
+    unlike = _unlike(_flat(to_dict(old)), _flat(to_dict(_what_counts(recipe))))
     found = [Change(key, f"{was!r} -> {now!r}") for key, was, now in unlike]
     reached = {arm for arm in arms if arm not in old.arms() or old.arm(arm) != arms[arm]}
     known = read_env(folder).get("data", {})
@@ -91,6 +92,11 @@ def read_env(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _what_counts(recipe: Recipe) -> Recipe:
+    """The recipe without what is only shown."""
+    return recipe.model_copy(update={"published": None})
 
 
 def _unlike(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
