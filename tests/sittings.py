@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from softprompt import checkpoint
 from softprompt.backbone import Backbone
+from softprompt.batch import Encoded
 from softprompt.config import TrainConfig
 from softprompt.fit import METRICS, Fitted, fit
 from softprompt.method_config import (
@@ -28,10 +30,12 @@ from softprompt.method_config import (
     FineTuning,
     LoRA,
     MethodConfig,
+    Peft,
     PrefixTuning,
     PromptTuning,
 )
-from softprompt.methods import METHODS, Method, state
+from softprompt.methods import METHODS, state
+from softprompt.multitask import Learner, MultiTask
 
 TOTAL = 9
 """Optimiser steps of a run, where nothing else is said."""
@@ -46,6 +50,7 @@ KINDS: dict[str, MethodConfig] = {
     "adapter": Adapter(bottleneck=4),
     "adapter houlsby": Adapter(design="houlsby", bottleneck=4),
     "lora": LoRA(rank=2, dropout=0.1),
+    "peft": Peft(type="IA3"),
     "finetune": FineTuning(),
     "finetune top": FineTuning(top=1),
 }
@@ -59,14 +64,21 @@ SETTINGS: dict[str, dict[str, object]] = {
 }
 """Every optimiser, and among them every schedule and loss."""
 
+TOGETHER: dict[str, dict[str, MethodConfig]] = {
+    "two tasks": {"tea": PrefixTuning(length=5, hidden=8, dropout=0.3), "pie": PromptTuning(length=3)}
+}
+"""Several tasks, a prompt each, of different kinds and lengths."""
+
 PAIRED = [(kind, list(SETTINGS)[index % len(SETTINGS)]) for index, kind in enumerate(KINDS)]
 """Every kind once, every setting at least twice."""
 
 
-def setup(kind: str = "prefix") -> tuple[Backbone, Method]:
+def setup(kind: str = "prefix") -> tuple[Backbone, Learner]:
     """Always the same start, dropout included."""
     bone = factories.backbone("gpt2", n_layer=2 if kind == "finetune top" else 1)
     torch.manual_seed(3)
+    if kind in TOGETHER:
+        return bone, MultiTask({task: METHODS[own.name](bone, own) for task, own in TOGETHER[kind].items()})
     return bone, METHODS[KINDS[kind].name](bone, KINDS[kind])
 
 
@@ -75,13 +87,22 @@ def config(**changes: object) -> TrainConfig:
     return TrainConfig(**{**settings, "precision": "float32", **changes})
 
 
-def sit(folder: Path, kind: str = "prefix", *, dev: bool = True, **changes: object) -> tuple[Fitted, Method]:
+def pairs(kind: str, count: int, *, seed: int = 0) -> list[Encoded]:
+    """Pairs of the kind's tasks: the first has two thirds of them."""
+    tasks = list(TOGETHER.get(kind, [""]))
+    return [
+        replace(pair, task=tasks[number % 3 // 2 % len(tasks)])
+        for number, pair in enumerate(factories.pairs(count, seed=seed))
+    ]
+
+
+def sit(folder: Path, kind: str = "prefix", *, dev: bool = True, **changes: object) -> tuple[Fitted, Learner]:
     """One call of `fit` by a process that knows nothing but the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     bone, method = setup(kind)
     torch.manual_seed(random.randrange(2**32))
-    dev_pairs = factories.pairs(5, seed=99) if dev else []
-    return fit(bone, method, factories.pairs(10), dev_pairs, config(**changes), folder, seed=7, quiet=True), method
+    dev_pairs = pairs(kind, 5, seed=99) if dev else []
+    return fit(bone, method, pairs(kind, 10), dev_pairs, config(**changes), folder, seed=7, quiet=True), method
 
 
 Result = tuple[dict[str, Tensor], bytes, int, float | None]

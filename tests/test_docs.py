@@ -7,7 +7,8 @@ import pytest
 
 from softprompt.cli import app
 from softprompt.config import build
-from softprompt.recipes import expand, list_recipes, parse_yaml
+from softprompt.recipe_files import list_recipes
+from softprompt.recipes import expand, parse_yaml
 from softprompt.tasks import task_names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +32,7 @@ def test_commands_and_recipes_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     lines = re.findall(r"^(?:\$ )?softprompt ([\w-]+)", text, re.MULTILINE) + re.findall(r"`softprompt ([\w-]+)", text)
     assert set(lines) <= COMMANDS, set(lines) - COMMANDS
-    named = set(re.findall(r"softprompt run ([a-z][\w-]*)(?=[\s`])", text))
+    named = set(re.findall(r"softprompt run ([a-z][\w/-]*)(?=[\s`])", text))
     known = {info.name for info in list_recipes()} | {"mine"}
     assert named <= known, named - known
 
@@ -42,7 +43,7 @@ def test_parts_of_recipes_are_valid(page: Path) -> None:
     inline = re.findall(r"`(\{name: (?!\.)[^`.]*\})`", page.read_text(encoding="utf-8"))
     for text in [*blocks(page, "yaml"), *(f"method: {method}" for method in inline)]:
         given = parse_yaml(text, page.name).data
-        if set(given) <= {"backbone", "method", "data", "train", "decode", "score", "compare"}:
+        if set(given) <= {"backbone", "method", "data", "train", "decode", "score", "compare", "tasks"}:
             built = build(expand({"name": "part", "data": {"task": "gazette"}, **given}), lambda path: page.name)
             assert built.data.task in (None, *task_names())
 

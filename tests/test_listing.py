@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from softprompt.cli import main
-from softprompt.listing import tasks, tasks_page
+from softprompt.listing import as_lines, recipes, recipes_page, tasks, tasks_page
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "tasks.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 EXPECTED = {
     *{f"glue-{name}" for name in ("cola", "sst2", "mrpc", "stsb", "qqp", "qnli", "mnli", "rte", "wnli")},
     *{f"superglue-{name}" for name in ("boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")},
@@ -28,9 +28,21 @@ def test_no_task_is_missing_and_every_column_is_filled() -> None:
     assert cola["source"].endswith("out_of_domain_dev.tsv; hub nyu-mll/glue (cola)")
 
 
-def test_the_page_is_current() -> None:
-    """If not: softprompt list tasks --markdown > docs/tasks.md"""
-    assert PAGE.read_text(encoding="utf-8") == tasks_page()
+def test_the_pages_are_current() -> None:
+    """If not: softprompt list tasks --markdown > docs/tasks.md, and the same for recipes"""
+    assert (DOCS / "tasks.md").read_text(encoding="utf-8") == tasks_page()
+    assert (DOCS / "recipes.md").read_text(encoding="utf-8") == recipes_page()
+
+
+def test_recipes_are_listed_paper_by_paper() -> None:
+    blocks = [[line.split()[0] for line in block.splitlines()] for block in as_lines(recipes()).split("\n\n")]
+    assert [block[0].rpartition("/")[0] for block in blocks] == ["", "dept", "prefix-tuning", "prompt-tuning"]
+    assert all(len({name.rpartition("/")[0] for name in block}) == 1 for block in blocks)
+    assert sum(map(len, blocks)) == len(recipes())
+    page = (DOCS / "recipes.md").read_text(encoding="utf-8").splitlines()
+    row = next(line for line in page if line.startswith("| `prefix-tuning/webnlg` |"))
+    assert "Table 2, GPT-2 medium, Prefix (0.1%)" in row
+    assert "BLEU 55.00, METEOR 41.00, TER 0.4200; seen: BLEU 62.90" in row
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,6 +56,6 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     assert json.loads(call("tasks", "--json")[1]) == tasks()
     shown = call("tasks")[1]
     assert "glue-cola" in shown and "metrics: matthews | split: half_validation | templates: dept, t5" in shown
-    for arguments in (["recipes", "--markdown"], ["tasks", "--markdown", "--json"]):
+    for arguments in (["suites", "--markdown"], ["tasks", "--markdown", "--json"]):
         code, out, err = call(*arguments)
-        assert (code, out) == (2, "") and "--markdown is the page of the tasks" in err
+        assert (code, out) == (2, "") and "--markdown is a page of the docs" in err

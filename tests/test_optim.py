@@ -150,7 +150,7 @@ def test_the_state_goes_through_a_file_to_the_bit(kind: str, tmp_path: Path) -> 
 def test_state_of_other_tensors_is_refused() -> None:
     method = factories.prefix(factories.backbone("gpt2"))
     optimizer = make_optimizer(method, config())
-    with pytest.raises(CheckpointError, match="does not fit the optimiser: names differ, first 'banks"):
+    with pytest.raises(CheckpointError, match="does not fit the optimiser: names differ, first 'moon'"):
         restore_optimizer(method, optimizer, {"moon/step": torch.tensor(1.0)})
 
 

@@ -140,4 +140,6 @@ def test_what_cannot_be_is_refused() -> None:
     infix = Prompt(short.numbers, type(short.form)(short.form.sites, "shifted", "between"))
     with pytest.raises(ConfigError, match="expected prefixes before the text"):
         PerRow((infix, short))
+    with pytest.raises(ConfigError, match="expected prefixes before the text"):
+        PerRow((infix, None))
     assert decode_texts(bone, PerRow((infix,)), ["tea"], config) == decode_texts(bone, infix, ["tea"], config)

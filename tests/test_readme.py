@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from softprompt.config import load_recipe
-from softprompt.recipes import list_recipes
+from softprompt.recipe_files import list_recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ def test_gate_finds_the_block(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_named_recipes_exist() -> None:
-    named = set(re.findall(r"softprompt run ([\w-]+)(?=[\s`])", TEXT))
+    named = set(re.findall(r"softprompt run ([\w/-]+)(?=[\s`])", TEXT))
     bundled = {info.name for info in list_recipes()}
     assert named and named <= bundled | {"mine"}, named - bundled
 

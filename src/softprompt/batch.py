@@ -37,6 +37,8 @@ class Encoded:
 
     source: tuple[int, ...]
     target: tuple[int, ...]
+    task: str = ""
+    """Which of the tasks that are trained together it is of; empty where there is one."""
 
     def __len__(self) -> int:
         return len(self.source) + len(self.target)
@@ -232,16 +234,26 @@ class Plan:
     """Which examples make up which optimiser step: a pure function of (step, seed), so a run resumes anywhere.
 
     Each epoch shuffles anew, sorts megabatches by length, and shuffles the batches; every example comes once an epoch.
+    Of several tasks each is sorted by itself and spread evenly over its megabatch, so that batches mix them in the
+    megabatch's proportions. `equal` repeats the examples of smaller tasks until all tasks come equally often.
     """
 
     lengths: tuple[int, ...]
     batch_size: int
     seed: int
+    tasks: tuple[str, ...] = ()
+    """Each example's task; empty: all of one."""
+    equal: bool = False
+
+    @property
+    def pairs_per_epoch(self) -> int:
+        """Examples in an epoch, repeated ones counted again."""
+        return pairs_per_epoch([len(task) for task in self._by_task().values()], equal=self.equal)
 
     @property
     def steps_per_epoch(self) -> int:
         """The last batch of an epoch may be smaller; no example is dropped."""
-        return -(-len(self.lengths) // self.batch_size)
+        return -(-self.pairs_per_epoch // self.batch_size)
 
     def from_step(self, step: int) -> Iterator[list[int]]:
         """Batches of example indices for optimiser steps `step` (0-based), `step + 1`, ... without end."""
@@ -253,12 +265,44 @@ class Plan:
 
     def _epoch(self, epoch: int) -> list[list[int]]:
         generator = random.Random(f"{self.seed}/{epoch}")
-        order = list(range(len(self.lengths)))
+        order = self._drawn(generator)
         generator.shuffle(order)
         chunk = self.batch_size * MEGABATCH
         bucketed: list[int] = []
         for start in range(0, len(order), chunk):
-            bucketed += sorted(order[start : start + chunk], key=self.lengths.__getitem__)
+            bucketed += self._bucketed(order[start : start + chunk])
         batches = [bucketed[i : i + self.batch_size] for i in range(0, len(bucketed), self.batch_size)]
         generator.shuffle(batches)
         return batches
+
+    def _by_task(self) -> dict[str, list[int]]:
+        """Task -> its examples."""
+        groups: dict[str, list[int]] = {}
+        for index, task in enumerate(self.tasks or [""] * len(self.lengths)):
+            groups.setdefault(task, []).append(index)
+        return groups
+
+    def _drawn(self, generator: random.Random) -> list[int]:
+        """The examples of an epoch in order; `equal` draws what a smaller task still lacks after whole repetitions."""
+        if not self.equal:
+            return list(range(len(self.lengths)))
+        groups = self._by_task().values()
+        most = max(map(len, groups))
+        return [
+            index
+            for group in groups
+            for index in (*group * (most // len(group)), *generator.sample(group, most % len(group)))
+        ]
+
+    def _bucketed(self, chunk: Sequence[int]) -> list[int]:
+        """A megabatch by length; those of each task by themselves, then by rank: the shortest of all tasks first."""
+        groups: dict[str, list[int]] = {}
+        for index in sorted(chunk, key=self.lengths.__getitem__):
+            groups.setdefault(self.tasks[index] if self.tasks else "", []).append(index)
+        ranked = [((rank + 0.5) / len(group), index) for group in groups.values() for rank, index in enumerate(group)]
+        return [index for _, index in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def pairs_per_epoch(sizes: Sequence[int], *, equal: bool) -> int:
+    """Examples in an epoch over tasks of these sizes: each once, or as many of every task as the largest has."""
+    return max(sizes) * len(sizes) if equal else sum(sizes)

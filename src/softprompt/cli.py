@@ -86,7 +86,8 @@ def run_command(
         print(report.as_json(loaded, folder, results))
         return
     print(as_text(report.table(results)))
-    print("\n".join(["", *report.notes(results), f"Run folder: {folder} (start with README.md)"]))
+    below = [*report.notes(results), *report.published(loaded, results)]
+    print("\n".join(["", *below, f"Run folder: {folder} (start with README.md)"]))
 
 
 def _print_dry_run(recipe: Any, as_json: bool) -> None:
@@ -128,17 +129,19 @@ def inspect_command(
 def list_command(
     what: Annotated[str, typer.Argument(help="recipes, tasks, suites, methods or backbones")],
     as_json: Json = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="As the page of the docs (tasks).")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As the page of the docs (tasks, recipes).")] = False,
 ) -> None:
     """Show what there is: recipes, tasks, suites, methods, backbones."""
-    from softprompt.listing import LISTINGS, as_lines, tasks_page
+    from softprompt.listing import LISTINGS, PAGES, as_lines
 
     if what not in LISTINGS:
         raise ConfigError(f"cannot list {what!r}. Expected one of: {', '.join(LISTINGS)}.")
     if markdown:
-        if what != "tasks" or as_json:
-            raise ConfigError("--markdown is the page of the tasks: expected `list tasks --markdown`, without --json.")
-        print(tasks_page(), end="")
+        if what not in PAGES or as_json:
+            raise ConfigError(
+                f"--markdown is a page of the docs: expected `list {' or '.join(PAGES)}`, without --json."
+            )
+        print(PAGES[what](), end="")
         return
     rows = LISTINGS[what]()
     print(json.dumps(rows, indent=2) if as_json else as_lines(rows))
@@ -153,7 +156,7 @@ def inspect_data_command(
 ) -> None:
     """Count the data, measure its lengths in the backbone's tokens, and show examples as the model will see them."""
     from softprompt.config import load_recipe, task_recipe
-    from softprompt.recipes import list_recipes
+    from softprompt.recipe_files import list_recipes
     from softprompt.tasks import task_names
 
     recipes = {info.name for info in list_recipes()} - set(task_names())
@@ -195,7 +198,7 @@ def fetch_command(
 @app.command("recipe")
 def recipe_command(name: Annotated[str, typer.Argument(help="A bundled recipe's name.")]) -> None:
     """Print a bundled recipe, to be saved and changed: `softprompt recipe e2e > mine.yaml`."""
-    from softprompt.recipes import find_recipe
+    from softprompt.recipe_files import find_recipe
 
     print(find_recipe(name).read_text(encoding="utf-8"), end="")
 

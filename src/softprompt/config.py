@@ -4,34 +4,38 @@ Fields have a unit in their description. Paths are taken relative to the working
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, Strict, ValidationError, ValidationInfo, model_validator
+from pydantic import BaseModel, Field, Strict, ValidationError, ValidationInfo, field_validator, model_validator
 
 from softprompt.data_config import DataConfig as DataConfig
 from softprompt.errors import ConfigError
-from softprompt.method_config import METHOD_CONFIGS, MethodConfig, PrefixTuning, Section
+from softprompt.method_config import METHOD_CONFIGS, MethodConfig, PrefixTuning, Section, alone_because
+from softprompt.parts import PART_SECTIONS, Where, hidden, section_of, with_tasks, without_methods
+from softprompt.published import Published
+from softprompt.recipe_files import list_recipes, read_recipe
 from softprompt.recipes import (
+    NAMED,
     KeyPath,
     describe,
     expand,
-    find_recipe,
-    list_recipes,
     locator,
     nearest,
     overlay,
     parse_overrides,
-    read_yaml,
     show,
     suggest,
     write_yaml,
 )
-from softprompt.tasks import Task, load_task, task_names
+from softprompt.tasks import load_task, task_names
 
 MAIN, UNTUNED = "main", "untuned"
-Where = Callable[[KeyPath], str]
+NAMED_LIKE = {
+    "compare": "arm names, each with overrides, such as {finetune: {method: finetune}}",
+    "tasks": "names of tasks, each with overrides, such as {cola: {data: {task: glue-cola}}}",
+}
 
 
 class BackboneConfig(Section):
@@ -90,6 +94,9 @@ class TrainConfig(Section):
         default=True, description="keep row and column means of the second moment, not all of it (adafactor)"
     )
     clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null: not clipped")
+    mixing: Literal["proportional", "equal"] = Field(
+        default="proportional", description="of several tasks: each example once an epoch, or each task equally often"
+    )
     loss: Literal["token_mean", "sentence_sum"] = Field(
         default="token_mean",
         description="nats per target token, or nats summed over a target and averaged over examples",
@@ -184,7 +191,11 @@ SECTION_CONFIGS: dict[str, type[Section]] = {
 
 
 class Recipe(Section):
-    """A whole run. `compare` names further arms: overrides laid over this recipe."""
+    """A whole run. `compare` names further arms: overrides laid over this recipe.
+
+    `tasks` names tasks that are trained together, each with a prompt of its own: overrides too. `data` is then what
+    they share.
+    """
 
     version: Literal[1] = Field(default=1, description="version of the recipe format")
     name: str = Field(
@@ -195,12 +206,16 @@ class Recipe(Section):
     method: Annotated[MethodConfig, Field(discriminator="name")] = Field(
         default_factory=lambda: PrefixTuning(), description="what is learned"
     )
+    tasks: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="tasks trained together, a prompt each: name -> data, method, decode, score"
+    )
     data: DataConfig = Field(description="what is learned from and scored on")
     train: TrainConfig = Field(default_factory=lambda: TrainConfig(), description="the training loop")
     decode: DecodeConfig = Field(default_factory=lambda: DecodeConfig(), description="generation")
     score: ScoreConfig = Field(default_factory=lambda: ScoreConfig(), description="scoring")
     compare: dict[str, dict[str, Any]] = Field(default_factory=dict, description="further arms: name -> overrides")
     untuned: bool = Field(default=True, description="also score the backbone with nothing learned")
+    published: Published | None = Field(default=None, description="scores of a paper, shown beside the run's own")
 
     @model_validator(mode="before")
     @classmethod
@@ -211,6 +226,19 @@ class Recipe(Section):
         if isinstance(out.get("method"), Mapping):
             out["method"] = {"name": "prefix", **out["method"]}
         return out
+
+    @field_validator("data")
+    @classmethod
+    def _has_source(cls, data: DataConfig, info: ValidationInfo) -> DataConfig:
+        if not info.data.get("tasks") and data.task is None and data.train is None:
+            raise ValueError("expected a task name or a training file, got neither. Set data.task or data.train")
+        return data
+
+    @model_validator(mode="after")
+    def _mixes_what_it_can(self) -> Self:
+        if not self.tasks and self.train.mixing != "proportional":
+            raise ValueError("train.mixing has no effect without tasks. Drop it, or name tasks to train together")
+        return self
 
     @model_validator(mode="after")
     def _trains_what_it_can(self) -> Self:
@@ -232,7 +260,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _arms_resolve(self, info: ValidationInfo) -> Self:
-        where = (info.context or {}).get("where", lambda path: f"recipe {self.name}")
+        context = info.context or {}
+        where, root = context.get("where", lambda path: f"recipe {self.name}"), context.get("root", ())
+        for name in self.tasks:
+            self._part(name, where, root)
         for name in self.compare:
             self._arm(name, where)
         return self
@@ -249,12 +280,39 @@ class Recipe(Section):
         untuned = self.untuned and self.method.name != UNTUNED
         return (MAIN, *self.compare, *([UNTUNED] if untuned else []))
 
+    def parts(self) -> dict[str, "Recipe"]:
+        """Each of `tasks` as a recipe of its own, called `<recipe>-<task>`; without any, this recipe under \"\"."""
+        return {name: self._part(name, lambda path: f"recipe {self.name}") for name in self.tasks} or {"": self}
+
+    def _part(self, name: str, where: Where, root: KeyPath = ()) -> "Recipe":
+        root, base = (*root, "tasks", name), to_dict(self) | {"tasks": {}, "compare": {}, "untuned": False}
+        if not re.fullmatch(r"\w[\w-]*", name):
+            raise ConfigError(
+                f"{where(root)}: expected a task's name of letters, digits, _ and -, got {name!r}. Rename it."
+            )
+        for key in self.tasks[name].keys() - {*PART_SECTIONS}:
+            raise ConfigError(
+                f"{where((*root, key))}: {'.'.join((*root, key))}: a task of several has its own "
+                f"{', '.join(PART_SECTIONS)}; the rest is of all. Set {key} at the top."
+            )
+        base["train"]["mixing"] = "proportional"
+        part = build(overlay(base, self.tasks[name]) | {"name": f"{self.name}-{name}"}, where, root)
+        reason = alone_because(part.method)
+        if reason is not None:
+            raise ConfigError(
+                f"{where((*root, 'method'))}: {'.'.join((*root, 'method'))}: {part.method.name} cannot be trained on "
+                f"several tasks at once: {reason}. Take method prefix or prompt, or a run for each task."
+            )
+        return part
+
     def _arm(self, name: str, where: Where) -> "Recipe":
         base = to_dict(self) | {"compare": {}, "untuned": False}
         if name == MAIN and name not in self.compare:
             return build(base, where)
+        base["published"] = None
         if name == UNTUNED and name not in self.compare:
-            return build(overlay(base, {"method": UNTUNED, "name": f"{self.name}-{name}"}), where)
+            untuned = {"method": UNTUNED, "name": f"{self.name}-{name}"}
+            return build(overlay(without_methods(base), untuned), where)
         if name not in self.compare:
             guess = nearest(name, self.arms())
             raise ConfigError(f"recipe {self.name}: no arm {name!r}{guess}. Arms: {', '.join(self.arms())}.")
@@ -264,13 +322,21 @@ class Recipe(Section):
                 f"{where(root)}: expected an arm name of letters, digits, _ and -, other than {MAIN} and {UNTUNED}, "
                 f"got {name!r}. Rename the arm."
             )
-        for key in self.compare[name].keys() & {"version", "name", "compare", "untuned"}:
+        for key in self.compare[name].keys() & {"version", "name", "compare", "untuned", "published"}:
             raise ConfigError(f"{where((*root, key))}: compare.{name}.{key}: an arm cannot set this. Drop it.")
-        return build(overlay(base, self.compare[name]) | {"name": f"{self.name}-{name}"}, where, root)
+        over = self.compare[name]
+        if section_of(over, "method").get("name", self.method.name) != self.method.name:
+            base = without_methods(base)
+        for section, key, task in hidden(over, base["tasks"]):
+            raise ConfigError(
+                f"{where((*root, section, key))}: compare.{name}.{section}.{key} does not reach task {task!r}, which "
+                f"has its own (tasks.{task}.{section}.{key}). Set compare.{name}.tasks.{task}.{section}.{key}."
+            )
+        return build(overlay(base, over) | {"name": f"{self.name}-{name}"}, where, root)
 
 
 def load_recipe(ref: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a bundled recipe (by name) or a YAML file (by path) and lay `key=value` overrides over it.
+    """Read a bundled recipe (by name) or a YAML file (by path), lay it over its base, and overrides over it.
 
     Overrides are merged with each other first (the later wins), then over the file. One that changes the method
     drops the old method's fields; `section=null` sets a section back to its defaults. Where the recipe is silent, the
@@ -281,55 +347,27 @@ def load_recipe(ref: str, overrides: Sequence[str] = ()) -> Recipe:
             f"{ref!r} is a task, not a recipe. Expected a recipe of it: a YAML file with the line "
             f"`data: {{task: {ref}, dir: FOLDER}}`."
         )
-    path = find_recipe(ref)
-    document = read_yaml(path)
+    text = read_recipe(ref)
     mine = parse_overrides(overrides)
-    if not isinstance(document.data, dict):
-        raise ConfigError(f"recipe {path}: expected keys such as method and data, got {show(document.data)}.")
-    where = locator(path, document.lines, overrides)
-    name = re.sub(r"[^\w.-]", "-", path.stem)[:100].lstrip(".-") or "recipe"
-    raw = {"name": name, "data": {}} | expand(document.data)
+    where = locator(text.path, text.places, overrides)
+    raw = {"name": text.name, "data": {}} | expand(text.data)
     _check(raw, where, ())
     raw = overlay(raw, mine)
-    return build(_with_task(raw, where), where)
+    return build(with_tasks(raw, where), where)
 
 
 def task_recipe(task: str, overrides: Sequence[str] = ()) -> Recipe:
     """The default recipe for a task, with `key=value` overrides; errors as `load_recipe`."""
     where = locator(Path(task), {}, overrides)
     raw = overlay({"name": task, "data": {"task": load_task(task).name}}, parse_overrides(overrides))
-    return build(_with_task(raw, where), where)
-
-
-def _with_task(raw: dict[str, Any], where: Where) -> dict[str, Any]:
-    """Lay a recipe's mapping over its task's decode settings; those of another strategy are left out."""
-    data, decode = (raw.get(key) for key in ("data", "decode"))
-    if not isinstance(data, Mapping):
-        return raw
-    named = {key: _task(data[key], key, where) for key in ("task", "test_task") if isinstance(data.get(key), str)}
-    if "task" not in named:
-        return raw
-    if isinstance(data.get("template"), str):
-        try:
-            named["task"].wording(data["template"])
-        except ConfigError as error:
-            raise ConfigError(f"{where(('data', 'template'))}: {error}") from None
-    strategy = decode.get("strategy") if isinstance(decode, Mapping) else None
-    return overlay({"decode": named["task"].decode_for(strategy)}, raw)
-
-
-def _task(name: str, key: str, where: Where) -> Task:
-    try:
-        return load_task(name)
-    except ConfigError as error:
-        raise ConfigError(f"{where(('data', key))}: data.{key}: {error}") from None
+    return build(with_tasks(raw, where), where)
 
 
 def build(raw: Mapping[str, Any], where: Where, root: KeyPath = ()) -> Recipe:
     """Validate a merged recipe; ConfigError lists every problem. `root` is put before the names of an arm's keys."""
     _check(raw, where, root)
     try:
-        return Recipe.model_validate(dict(raw), context={"where": where})
+        return Recipe.model_validate(dict(raw), context={"where": where, "root": root})
     except ValidationError as error:
         problems = [_explain(item, where, root) for item in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(problems))) from None
@@ -369,10 +407,10 @@ def _problems(raw: Mapping[str, Any], root: KeyPath) -> Iterator[tuple[KeyPath, 
         if key not in Recipe.model_fields:
             guess = suggest((key,), field_names()) or f"; expected one of: {', '.join(Recipe.model_fields)}"
             yield (key,), f"unknown key {dotted!r}{guess}."
-        elif key == "compare" and not (
-            isinstance(value, Mapping) and all(isinstance(arm, Mapping) for arm in value.values())
+        elif key in NAMED and not (
+            isinstance(value, Mapping) and all(isinstance(over, Mapping) for over in value.values())
         ):
-            yield (key,), "compare: expected arm names, each with overrides, such as {finetune: {method: finetune}}."
+            yield (key,), f"{dotted}: expected {NAMED_LIKE[key]}."
         elif key in sections and not isinstance(value, Mapping):
             keys = ", ".join(sections[key].model_fields)
             yield (key,), f"{dotted}: expected a section with keys such as {keys}; got {show(value)}."
@@ -415,7 +453,7 @@ def _explain(error: Any, where: Where, root: KeyPath) -> str:
     info = (sections[path[0]] if len(path) == 2 else Recipe).model_fields.get(path[-1]) if path else None
     if info is None:
         return f"{start}: {error['msg']}, got {show(value)}."
-    inner = ".".join(map(str, error["loc"][2:]))
+    inner = ".".join(loc[len(path) :])
     if inner and any(isinstance(part, type) and issubclass(part, BaseModel) for part in get_args(info.annotation)):
         said = error["msg"].replace("a valid tuple", "a list")
         unknown = "unknown key" if error["type"] == "extra_forbidden" else f"{said}, got {show(value)}"

@@ -50,12 +50,6 @@ class DataConfig(Section):
     max_test: int | None = Field(default=None, ge=1, description="test sources drawn with `seed`; null: all")
 
     @model_validator(mode="after")
-    def _has_source(self) -> Self:
-        if self.task is None and self.train is None:
-            raise ValueError("expected a task name or a training file, got neither. Set data.task or data.train")
-        return self
-
-    @model_validator(mode="after")
     def _uses_all(self) -> Self:
         """Refuse what would have no effect: a setting is never skipped in silence."""
         for given, needed, why in _NEEDS:

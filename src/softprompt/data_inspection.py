@@ -8,6 +8,7 @@ from softprompt import data
 from softprompt.backbone import Backbone, quiet_transformers
 from softprompt.batch import encode_pairs, encode_sources, positions_taken
 from softprompt.config import Recipe
+from softprompt.errors import ConfigError
 from softprompt.methods import room_taken
 from softprompt.run import answer_room, build_method, build_untrained
 from softprompt.table import as_text
@@ -82,6 +83,11 @@ def inspect_data(recipe: Recipe) -> Inspection:
 
     Raises ConfigError, DataError or BackboneError, as a run does, but texts that do not fit are counted.
     """
+    if recipe.tasks:
+        raise ConfigError(
+            f"recipe {recipe.name}: expected one task to inspect, got {len(recipe.tasks)}: {', '.join(recipe.tasks)}. "
+            "Inspect them one by one: softprompt inspect-data TASK, with the overrides of its entry."
+        )
     splits = data.load(recipe.data, recipe.seed)
     with quiet_transformers():  # it warns of texts that are too long: they are what is counted
         return _inspected(recipe, splits)

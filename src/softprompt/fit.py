@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from io import RawIOBase
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from softprompt.config import TrainConfig
 from softprompt.console import Progress, say
 from softprompt.errors import CheckpointError
 from softprompt.loss import mean_token_nll
-from softprompt.methods import Method, state
+from softprompt.methods import state
+from softprompt.multitask import Learner, of_task
 from softprompt.optim import make_optimizer, optimizer_state, restore_optimizer
 from softprompt.signals import Caught, Stopped, collected, interrupted
 from softprompt.train import StepRecord, autocast, make_plan, total_steps, training_steps
@@ -33,18 +34,20 @@ class Fitted:
     steps: int
     selected_step: int
     dev_loss: float | None
-    """Dev loss of the selected weights, nats per target token; None without dev data."""
+    """Dev loss of the selected weights, nats per target token; None without dev data. Of several tasks: their mean."""
     seconds: float
     """Time in the loop, dev losses and checkpoints included, over all sittings."""
     tokens_per_second: float
     """Real tokens (source and target) through forward and backward, in this sitting's training steps alone."""
     padding: float
     """Share of the computed positions that were pads, in this sitting."""
+    dev_losses: dict[str, float] = field(default_factory=dict)
+    """Dev loss of the selected weights of each task, where several are trained together."""
 
 
 def fit(
     backbone: Backbone,
-    method: Method,
+    method: Learner,
     train_pairs: Sequence[Encoded],
     dev_pairs: Sequence[Encoded],
     config: TrainConfig,
@@ -90,7 +93,7 @@ class _Sitting:
     def __init__(
         self,
         backbone: Backbone,
-        method: Method,
+        method: Learner,
         dev_pairs: Sequence[Encoded],
         config: TrainConfig,
         folder: Path,
@@ -99,7 +102,9 @@ class _Sitting:
         label: str,
         quiet: bool,
     ) -> None:
-        self.backbone, self.method, self.dev_pairs, self.config = backbone, method, dev_pairs, config
+        self.backbone, self.method, self.config = backbone, method, config
+        tasks = dict.fromkeys(pair.task for pair in dev_pairs)
+        self.dev_pairs = {task: [pair for pair in dev_pairs if pair.task == task] for task in tasks}
         self.folder, self.seed, self.label, self.quiet = folder, seed, label, quiet
         self.checkpoints = folder / "checkpoints"
         self.optimizer = make_optimizer(method, config)
@@ -192,11 +197,12 @@ class _Sitting:
         if not self.dev_pairs:
             self.state = replace(self.state, best_step=step)
             return True
-        loss = self._dev_loss(caught)
-        self.state = replace(self.state, dev_loss_due=loss is None)
-        if loss is None:
+        losses = self._dev_losses(caught)
+        self.state = replace(self.state, dev_loss_due=losses is None)
+        if losses is None:
             return False
-        self._write({"step": step, "dev_loss": loss})
+        loss = sum(losses.values()) / len(losses)
+        self._write({"step": step, "dev_loss": loss} | ({} if "" in losses else {"dev_losses": losses}))
         if self.board is not None:
             self.board.add_scalar("dev/loss", loss, step)
         self.progress.update(step, f"dev loss {loss:.4f}", force=True)
@@ -205,25 +211,24 @@ class _Sitting:
         self.state = replace(self.state, best_step=step, best_loss=loss)
         return True
 
-    def _dev_loss(self, caught: Caught) -> float | None:
-        """Nats per target token over the dev pairs; None where a signal came before it was known."""
+    def _dev_losses(self, caught: Caught) -> dict[str, float] | None:
+        """Nats per target token over each task's dev pairs; None where a signal came before they were known."""
         self.backbone.model.eval()
         self.method.set_mode(False)
         try:
             with caught.at_once():
-                return (
-                    None
-                    if caught
-                    else mean_token_nll(
-                        self.backbone,
-                        self.method,
-                        self.dev_pairs,
-                        batch_size=max(32, self.config.batch_size),
-                        autocast=autocast(self.backbone.device, self.config.precision, self.backbone.model.dtype),
-                    )
-                )
+                return None if caught else {task: self._dev_loss(task) for task in self.dev_pairs}
         except Stopped:
             return None
+
+    def _dev_loss(self, task: str) -> float:
+        return mean_token_nll(
+            self.backbone,
+            of_task(self.method, task),
+            self.dev_pairs[task],
+            batch_size=max(32, self.config.batch_size),
+            autocast=autocast(self.backbone.device, self.config.precision, self.backbone.model.dtype),
+        )
 
     def save(self, step: int) -> None:
         assert self.metrics is not None
@@ -240,11 +245,12 @@ class _Sitting:
             checkpoint.restore_into(self.method.trainable(), checkpoint.load(self.checkpoints, chosen).method)
         self.backbone.model.eval()
         self.method.set_mode(False)
-        loss = self.state.best_loss if chosen == self.state.best_step else _last_dev_loss(self.folder / METRICS)
+        found = _dev_losses_at(self.folder / METRICS, chosen)
         return Fitted(
             steps=self.state.step,
             selected_step=chosen,
-            dev_loss=loss,
+            dev_loss=found.get("dev_loss"),
+            dev_losses=found.get("dev_losses", {}),
             seconds=self.state.seconds,
             tokens_per_second=self.tokens / self.loop_seconds if self.loop_seconds else 0.0,
             padding=1 - self.tokens / self.positions if self.positions else 0.0,
@@ -262,9 +268,10 @@ class _Sitting:
             rest = rest[self.metrics.write(rest) or 0 :]
 
 
-def _last_dev_loss(metrics: Path) -> float | None:
-    losses = [json.loads(line).get("dev_loss") for line in metrics.read_text(encoding="utf-8").splitlines()]
-    return next((loss for loss in reversed(losses) if loss is not None), None)
+def _dev_losses_at(metrics: Path, step: int) -> dict[str, Any]:
+    """The line of metrics.jsonl with the dev loss of this step; empty where there is none."""
+    lines = map(json.loads, reversed(metrics.read_text(encoding="utf-8").splitlines()))
+    return next((line for line in lines if line["step"] == step and "dev_loss" in line), {})
 
 
 def _tensorboard(folder: Path, *, purge: int) -> Any:

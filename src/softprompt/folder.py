@@ -9,12 +9,11 @@ from typing import Any
 from softprompt.backbone import Backbone
 from softprompt.config import MAIN, Recipe, dump_yaml
 from softprompt.console import say
-from softprompt.data import identity
 from softprompt.errors import ConfigError, Interrupted
 from softprompt.files import write_text_atomic
 from softprompt.lock import LOCK
 from softprompt.machine import environment
-from softprompt.resume import ENV, RECIPE, Change, Difference, backbone_change, read_env, require_accepted
+from softprompt.resume import ENV, RECIPE, Change, Difference, backbone_change, inputs, read_env, require_accepted
 from softprompt.signals import Stopped
 
 SCORES, STATUS = "scores.json", "status.json"
@@ -37,15 +36,17 @@ class RunFolder:
     root: Path
     allowed: tuple[str, ...] = ()
 
-    def place(self, arm: str) -> Path:
-        """The main arm lies at the top, the others under `arms/`."""
-        return self.root if arm == MAIN else self.root / "arms" / arm
+    def place(self, arm: str, task: str = "") -> Path:
+        """The main arm lies at the top, the others under `arms/`; a task of several under `tasks/` of its arm."""
+        place = self.root if arm == MAIN else self.root / "arms" / arm
+        return place / "tasks" / task if task else place
 
     def begin(self, recipe: Recipe, changed: Difference) -> None:
         """Write the recipe down; arms that an accepted change reaches are no longer done."""
         self.accept(changed.changes)
         for arm in changed.arms:
-            (self.place(arm) / SCORES).unlink(missing_ok=True)
+            for scores in (self.place(arm) / SCORES, *self.place(arm).glob(f"tasks/*/{SCORES}")):
+                scores.unlink(missing_ok=True)
         write_text_atomic(self.root / RECIPE, dump_yaml(recipe))
 
     def accept(self, changes: Sequence[Change]) -> None:
@@ -65,7 +66,7 @@ class RunFolder:
         self.accept(backbone_change(self.root, key, digest))
         before = read_env(self.root)
         known = {
-            "data": before.get("data", {}) | {name: sha for _, name, sha in identity(recipe.data)},
+            "data": before.get("data", {}) | {name: sha for _, name, sha in inputs(recipe)},
             "backbones": before.get("backbones", {}) | {key: digest},
         }
         self._write_env({**before, **environment(backbone.device), **known})

@@ -25,7 +25,7 @@ class ArmCounts:
     stored: int
     backbone: int
     room: int
-    """Positions of the window that it takes from the text."""
+    """Positions of the window that it takes from the text; of several tasks' prompts the longest."""
 
 
 def arm_counts(recipe: Recipe) -> list[ArmCounts]:
@@ -37,17 +37,19 @@ def arm_counts(recipe: Recipe) -> list[ArmCounts]:
     counted = []
     for arm in recipe.arms():
         own = recipe.arm(arm)
+        parts = own.parts().values()
         plan = Backbone.plan(
             own.backbone.id,
             revision=own.backbone.revision,
             attention=own.backbone.attention,
-            tokenizer=getattr(own.method, "length", 0) is None,  # then it is counted
+            tokenizer=any(getattr(part.method, "length", 0) is None for part in parts),  # then it is counted
         )
         total = plan.parameter_count()
-        method = build_method(plan, own)
-        if method is not None:
-            counts = trained_count(method), method.stored_count()
-            counted.append(ArmCounts(arm, own.method.name, *counts, total, room_taken(plan, method)))
+        methods = [method for part in parts if (method := build_method(plan, part)) is not None]
+        if methods:
+            counts = sum(map(trained_count, methods)), sum(method.stored_count() for method in methods)
+            room = max(room_taken(plan, method) for method in methods)
+            counted.append(ArmCounts(arm, own.method.name, *counts, total, room))
     return counted
 
 
@@ -64,9 +66,14 @@ def inspect_recipe(recipe: Recipe, *, whole: bool) -> dict[str, Any]:
         "dry_run": asdict(dry_run(recipe)),
     }
     if whole:
-        jobs = prepare({arm: recipe.arm(arm) for arm in recipe.arms()})
-        job = jobs[recipe.arms()[0]]
-        found["data"] = {"train pairs": len(job.train), "dev pairs": len(job.dev), "test sources": len(job.test)}
+        arms = recipe.arms()
+        jobs = prepare({(arm, task): part for arm in arms for task, part in recipe.arm(arm).parts().items()})
+        first = [job for (arm, _), job in jobs.items() if arm == arms[0]]
+        found["data"] = {
+            "train pairs": sum(len(job.train) for job in first),
+            "dev pairs": sum(len(job.dev) for job in first),
+            "test sources": sum(len(job.test) for job in first),
+        }
         own = recipe.backbone
         found["hash"] = Backbone.load(
             own.id, revision=own.revision, dtype=own.dtype, attention=own.attention, device="cpu"

@@ -10,10 +10,10 @@ Row = dict[str, str]
 
 
 def recipes() -> list[Row]:
-    """Bundled recipes with their title lines."""
-    from softprompt.recipes import list_recipes
+    """Bundled recipes with their title lines, group by group: a paper's are one."""
+    from softprompt.recipe_files import list_recipes
 
-    return [{"name": info.name, "title": info.title} for info in list_recipes()]
+    return [{"name": info.name, "title": info.title, "group": info.group} for info in list_recipes()]
 
 
 def tasks() -> list[Row]:
@@ -75,12 +75,14 @@ LISTINGS: dict[str, Callable[[], list[Row]]] = {
 
 
 def as_lines(rows: Sequence[Row]) -> str:
-    """Names and titles in two columns; what else there is to a row below them."""
+    """Names and titles in two columns, what else there is to a row below them, a blank line before each group."""
     width = max(len(row["name"]) for row in rows)
-    lines = []
-    for row in rows:
+    lines: list[str] = []
+    for above, row in zip([None, *rows], rows, strict=False):
+        if above is not None and above.get("group") != row.get("group"):
+            lines.append("")
         lines.append(f"{row['name'].ljust(width)}  {row['title']}")
-        rest = [f"{key}: {value}" for key, value in row.items() if key not in ("name", "title") and value]
+        rest = [f"{key}: {value}" for key, value in row.items() if key not in ("name", "title", "group") and value]
         if rest:
             lines.append(" " * (width + 2) + " | ".join(rest))
     return "\n".join(lines)
@@ -119,3 +121,45 @@ What a run chose is in its `splits.json`.
 A task is one YAML file in `src/softprompt/tasks/`; to add one is to add a file.
 This page is written by `softprompt list tasks --markdown > docs/tasks.md`.
 """
+
+
+def recipes_page() -> str:
+    """docs/recipes.md: all recipes, with what is published for them."""
+    groups: dict[str, list[Row]] = {}
+    for row in recipes():
+        rest = _published(row["name"]) if row["group"] else {}
+        groups.setdefault(row["group"], []).append({"name": row["name"], "title": row["title"], **rest})
+    tables = [f"## {group or 'Of no paper'}\n\n{as_markdown(rows)}" for group, rows in groups.items()]
+    return f"""# Recipes
+
+A recipe fixes a whole run. `softprompt run NAME data.dir=FOLDER` runs one, `softprompt run NAME --dry-run` counts its
+parameters, steps and memory without weights or data, and `softprompt recipe NAME > mine.yaml` copies it to be changed.
+A line `base: NAME` takes over all that the file itself does not say.
+
+The leading comment of each says what it reproduces, how it differs, and what it needs. A published score is in the
+scale of our metrics and is shown beside the run's own in the run folder's README.md; `-` where none is printed in the
+paper or could be had. Nothing here says that a run has reached it.
+
+{chr(10).join(f"{table}{chr(10)}" for table in tables)}
+This page is written by `softprompt list recipes --markdown > docs/recipes.md`.
+"""
+
+
+def _published(name: str) -> Row:
+    """The cells of a recipe of a paper: table and row, and scores."""
+    from softprompt.config import load_recipe
+    from softprompt.table import metric_title, show_score
+
+    known = load_recipe(name).published
+    if known is None:
+        return {"stands for": "-", "published": "-"}
+    parts = {"": known.scores} | {f"{part}: ": scores for part, scores in known.groups.items()}
+    shown = [
+        part + ", ".join(f"{metric_title(metric)} {show_score(metric, score)}" for metric, score in scores.items())
+        for part, scores in parts.items()
+    ]
+    return {"stands for": known.table, "published": "; ".join(shown)}
+
+
+PAGES: dict[str, Callable[[], str]] = {"tasks": tasks_page, "recipes": recipes_page}
+"""What `--markdown` can print."""

@@ -190,6 +190,24 @@ class InContextConfig(Section):
         return self
 
 
+def alone_because(config: "MethodConfig") -> str | None:
+    """Why no batch can mix prompts of this method, so that it cannot be trained on several tasks at once; None: it can.
+
+    Methods by which nothing is trained have nothing to mix.
+    """
+    if isinstance(config, PrefixTuning):
+        if (config.place, config.attention) == ("before", "joined"):
+            return None
+        return "a batch mixes prefixes before the text, in the text's own softmax (place: before, attention: joined)"
+    return {
+        "dept": "its change of the word embeddings is of all rows of a batch alike",
+        "finetune": "its weights are of all rows of a batch alike",
+        "adapter": "its layers change all rows of a batch alike",
+        "lora": "its change of the weights is of all rows of a batch alike",
+        "peft": "its change of the weights is of all rows of a batch alike",
+    }.get(config.name)
+
+
 MethodConfig = PrefixTuning | PromptTuning | DePT | FineTuning | Adapter | LoRA | Peft | InContextConfig | UntunedConfig
 METHOD_CONFIGS: dict[str, type[MethodConfig]] = {
     "prefix": PrefixTuning,

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from softprompt.adafactor import FullAdafactor
 from softprompt.config import TrainConfig
 from softprompt.errors import CheckpointError
-from softprompt.methods import Method, OwnRates
+from softprompt.methods import OwnRates, Trainable
 
 
-def make_optimizer(method: Method, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(method: Trainable, config: TrainConfig) -> torch.optim.Optimizer:
     """The recipe's optimiser over the method's trainable tensors; a group for each rate, its peak under `highest`."""
     own = method.rates() if isinstance(method, OwnRates) else {}
     groups: dict[float, list[nn.Parameter]] = {}
@@ -85,7 +85,7 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = {
 """Share of the steps after warm-up that are left -> share of the peak rate."""
 
 
-def optimizer_state(method: Method, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_state(method: Trainable, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as flat tensors `<parameter>/<entry>`; empty before the first step.
 
     A count that the optimiser keeps as a Python int becomes a 0-d int64 tensor.
@@ -97,19 +97,22 @@ def optimizer_state(method: Method, optimizer: torch.optim.Optimizer) -> dict[st
     return flat
 
 
-def restore_optimizer(method: Method, optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
-    """Inverse of `optimizer_state`. Raises `CheckpointError` where the state is of other tensors."""
+def restore_optimizer(method: Trainable, optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
+    """Inverse of `optimizer_state`. Raises `CheckpointError` where the state is of other tensors.
+
+    A tensor without state is one that no step has moved yet.
+    """
     by_name: dict[str, dict[str, Tensor]] = {}
     for key, value in flat.items():
         name, _, entry = key.rpartition("/")
         by_name.setdefault(name, {})[entry] = value
-    odd = sorted(by_name.keys() ^ method.trainable().keys())
-    if by_name and odd:
+    odd = sorted(by_name.keys() - method.trainable().keys())
+    if odd:
         raise CheckpointError(f"checkpoint does not fit the optimiser: names differ, first {odd[0]!r}.")
     for group in optimizer.param_groups:
         counts_on_host = not group.get("fused")
         named = {id(parameter): name for name, parameter in method.trainable().items()}
-        for parameter in group["params"] if by_name else ():
+        for parameter in (one for one in group["params"] if named[id(one)] in by_name):
             optimizer.state[parameter] = {
                 entry: _as_kept(value, parameter.device, on_host=entry == "step" and counts_on_host)
                 for entry, value in by_name[named[id(parameter)]].items()

@@ -3,12 +3,12 @@
 Every row comes out as it would alone: another row's virtual tokens are not in it, and another row's prefix is masked.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softprompt.backbone import Backbone
 from softprompt.embed import virtual_tokens, vocabulary_size
@@ -31,7 +31,7 @@ class PerRow:
     def __post_init__(self) -> None:
         """Raises ConfigError for prompts that cannot stand side by side."""
         kinds = {(form.place_name, form.attention) for prompt in self._distinct() if (form := _prefix(prompt))}
-        if len(self._distinct()) > 1 and kinds - {("before", "joined")}:
+        if len(set(map(id, self.prompts))) > 1 and kinds - {("before", "joined")}:
             raise ConfigError(
                 "prompts by row: expected prefixes before the text, in the text's own softmax (place: before, "
                 "attention: joined), got one that is not. Decode its rows apart."
@@ -95,32 +95,32 @@ class PerRow:
         """Site name -> the rows' prefixes there, padded to the longest."""
         kept = {id(prompt): prompt.keys_and_values(backbone.device) for prompt in self._distinct() if _prefix(prompt)}
         names = dict.fromkeys(name for sites in kept.values() for name in sites)
-        rows = [kept.get(id(prompt), {}) for prompt in self.prompts]
-        return {name: _padded([sites.get(name) for sites in rows]) for name in names}
+        rows = [id(prompt) for prompt in self.prompts]
+        return {
+            name: _padded({key: sites[name] for key, sites in kept.items() if name in sites}, rows) for name in names
+        }
 
 
 def _prefix(prompt: Prompt) -> PrefixForm | None:
     return prompt.form if isinstance(prompt.form, PrefixForm) else None
 
 
-def _padded(rows: Sequence[PrefixKV | None]) -> PrefixRows:
-    there = [row for row in rows if row is not None]
-    longest = max(row.length for row in there)
-    lengths = torch.tensor([0 if row is None else row.length for row in rows], device=there[0].key.device)
+def _padded(prefixes: Mapping[int, PrefixKV], rows: Sequence[int]) -> PrefixRows:
+    """One site's prefix for each of `rows`, which are keys of `prefixes`, or none; padded to the longest.
 
-    def stacked(parts: Sequence[Tensor | None], like: Tensor) -> Tensor:
-        heads, _, width = like.shape
-        out = like.new_zeros(len(parts), heads, longest, width)
-        for row, part in enumerate(parts):
-            if part is not None:
-                out[row, :, : part.shape[1]] = part
-        return out
+    A row is a copy of a prefix that is padded once, so a gradient is summed over rows in their order on any device.
+    """
+    longest = max(kv.length for kv in prefixes.values())
 
-    return PrefixRows(
-        stacked([None if row is None else row.key for row in rows], there[0].key),
-        stacked([None if row is None else row.value for row in rows], there[0].value),
-        torch.arange(longest, device=lengths.device)[None] < lengths[:, None],
-    )
+    def stacked(halves: Mapping[int, Tensor]) -> Tensor:
+        padded = {key: nn.functional.pad(half, (0, 0, 0, longest - half.shape[1])) for key, half in halves.items()}
+        nothing = torch.zeros_like(next(iter(padded.values())))
+        return torch.stack([padded.get(row, nothing) for row in rows])
+
+    keys = stacked({key: kv.key for key, kv in prefixes.items()})
+    values = stacked({key: kv.value for key, kv in prefixes.items()})
+    lengths = torch.tensor([prefixes[row].length if row in prefixes else 0 for row in rows], device=keys.device)
+    return PrefixRows(keys, values, torch.arange(longest, device=keys.device)[None] < lengths[:, None])
 
 
 def for_rows(steering: Steering | PerRow, rows: Sequence[int]) -> Steering | PerRow:

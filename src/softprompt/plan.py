@@ -6,6 +6,7 @@ from typing import Any
 
 from softprompt import data
 from softprompt.backbone import Backbone
+from softprompt.batch import pairs_per_epoch
 from softprompt.config import Recipe
 from softprompt.errors import ConfigError
 from softprompt.methods import trained_count
@@ -60,22 +61,26 @@ def dry_run(recipe: Recipe) -> DryRun:
     Raises:
         BackboneError: the config of the backbone cannot be had.
     """
+    parts = list(recipe.parts().values())
     backbone = Backbone.plan(
         recipe.backbone.id,
         revision=recipe.backbone.revision,
         attention=recipe.backbone.attention,
-        tokenizer=getattr(recipe.method, "length", 0) is None,  # then it is counted
+        tokenizer=any(getattr(part.method, "length", 0) is None for part in parts),  # then it is counted
     )
-    method = build_method(backbone, recipe)
-    trained = trained_count(method) if method else 0
-    pairs, source = _pairs(recipe)
+    methods = [method for part in parts if (method := build_method(backbone, part)) is not None]
+    trained = sum(map(trained_count, methods))
+    counted = [_pairs(part) for part in parts]
+    sizes, source = [size for size, _ in counted], "; ".join(dict.fromkeys(how for _, how in counted))
+    known = [size for size in sizes if size is not None]
+    pairs = pairs_per_epoch(known, equal=recipe.train.mixing == "equal") if len(known) == len(sizes) else None
     steps = recipe.train.max_steps
     if steps is None and pairs is not None:
         steps = math.ceil(recipe.train.epochs * math.ceil(pairs / recipe.train.batch_size))
     return DryRun(
         backbone_parameters=backbone.parameter_count(),
         trained=trained,
-        stored=method.stored_count() if method else 0,
+        stored=sum(method.stored_count() for method in methods),
         train_pairs=pairs,
         steps=steps,
         pairs_source=source,
@@ -99,13 +104,15 @@ def _pairs(recipe: Recipe) -> tuple[int | None, str]:
 
 
 def _memory(backbone: Backbone, recipe: Recipe, trained: int) -> dict[str, int]:
-    """Weights; gradients and optimiser state of what is trained; activations of one micro-batch of mean length."""
+    """Weights; gradients and optimiser state of what is trained; activations of one micro-batch of mean length.
+
+    Of several tasks the one with the longest texts counts.
+    """
     config: Any = backbone.model.config
     weights = weight_bytes(backbone.model, BYTES[recipe.backbone.dtype], recipe.backbone.quantize)
     if recipe.method.name != "finetune":
         weights += trained * 4
-    means = load_task(recipe.data.task).mean_tokens if recipe.data.task else None
-    source, target = (means.source, means.target) if means else (64.0, 64.0)
+    source, target = max((_mean_tokens(part) for part in recipe.parts().values()), key=sum)
     micro = recipe.train.micro_batch
     rows = micro if isinstance(micro, int) else recipe.train.batch_size
     layers = 1 if recipe.train.gradient_checkpointing else config.num_hidden_layers
@@ -118,3 +125,9 @@ def _memory(backbone: Backbone, recipe: Recipe, trained: int) -> dict[str, int]:
         "activations": round((kept + logits) * 4),
     }
     return memory | {"total": sum(memory.values())}
+
+
+def _mean_tokens(recipe: Recipe) -> tuple[float, float]:
+    """Of a pair's source and target, where the task says so."""
+    means = load_task(recipe.data.task).mean_tokens if recipe.data.task else None
+    return (means.source, means.target) if means else (64.0, 64.0)

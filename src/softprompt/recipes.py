@@ -1,4 +1,4 @@
-"""Recipe files as plain mappings: the bundled ones, the YAML dialect of recipes and tasks, and `key=value` overrides.
+"""Recipes as plain mappings: the YAML dialect of recipes and tasks, and what is laid over them, `key=value` too.
 
 The dialect is YAML 1.2's core schema on PyYAML's parser: `1e-3` is a number, `no`, `yes`, `on` and `off` are text,
 keys are always text, a key may appear once, and only plain data can be built.
@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
-from importlib.resources import files
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -20,7 +19,9 @@ from softprompt.errors import ConfigError
 KeyPath = tuple[str, ...]
 SHORTHANDS = {"backbone": "id", "method": "name"}
 """Sections that may be written as a plain text, and the field that the text is for."""
-SECTIONS = ("backbone", "method", "data", "train", "decode", "score", "compare")
+NAMED = ("compare", "tasks")
+"""Sections whose keys are names of the user's, each with overrides of a recipe."""
+SECTIONS = ("backbone", "method", "data", "train", "decode", "score", *NAMED)
 ALIASES = {  # what papers and other tools call a field
     "backbone.id": ("model", "model_name", "base_model", "pretrained", "checkpoint"),
     "method.length": ("prefix_length", "prefix_len", "preseqlen", "num_virtual_tokens", "prompt_length"),
@@ -52,51 +53,11 @@ ALIASES = {  # what papers and other tools call a field
 
 
 @dataclass(frozen=True, slots=True)
-class RecipeInfo:
-    """One bundled recipe: its name, the first line of its leading comment, and its file."""
-
-    name: str
-    title: str
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
 class Document:
     """What a YAML text holds, and the line (from 1) on which each key stands."""
 
     data: Any
     lines: Mapping[KeyPath, int]
-
-
-def recipe_folder() -> Path:
-    """Return the folder of the bundled recipes."""
-    return Path(str(files("softprompt"))) / "assets" / "recipes"
-
-
-def list_recipes() -> list[RecipeInfo]:
-    """Return the bundled recipes by name; reads only each file's leading comment."""
-    return [
-        RecipeInfo(path.stem, _title(path), path)
-        for path in sorted(recipe_folder().glob("*.yaml"), key=lambda path: path.stem)
-    ]
-
-
-def find_recipe(ref: str) -> Path:
-    """Return the file of a bundled recipe's name or of a path to a YAML file; ConfigError if there is none."""
-    bundled = {path.stem: path for path in recipe_folder().glob("*.yaml")}
-    if ref in bundled:
-        return bundled[ref]
-    path = Path(ref)
-    try:
-        if path.is_file():
-            return path
-        state = "it is a folder, not a file" if path.is_dir() else "there is no such file or bundled recipe"
-    except (OSError, ValueError) as error:
-        state = f"it cannot be read ({getattr(error, 'strerror', None) or error})"
-    guess = nearest(path.name.removesuffix(".yaml").removesuffix(".yml"), bundled)
-    raise ConfigError(
-        f"recipe {ref[:200]!r}: {state}{guess}. Expected a YAML file, or one of: {', '.join(sorted(bundled))}."
-    )
 
 
 def nearest(word: str, words: Iterable[str], intro: str = "; nearest: ") -> str:
@@ -157,11 +118,12 @@ def expand(raw: Mapping[str, Any]) -> dict[str, Any]:
             out[key] = {}
         elif isinstance(out[key], str) and key in SHORTHANDS:
             out[key] = {SHORTHANDS[key]: out[key]}
-    if isinstance(out.get("compare"), Mapping):
-        out["compare"] = {
-            arm: expand({} if over is None else over) if over is None or isinstance(over, Mapping) else over
-            for arm, over in out["compare"].items()
-        }
+    for key in NAMED:
+        if isinstance(out.get(key), Mapping):
+            out[key] = {
+                name: expand({} if over is None else over) if over is None or isinstance(over, Mapping) else over
+                for name, over in out[key].items()
+            }
     return out
 
 
@@ -169,10 +131,10 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Lay `over` on a recipe's mapping: sections are merged key by key, and a null section replaces what was there.
 
     Where `over` names another method, the old method's fields are dropped, and with another backbone its revision.
-    Arms of `compare` merge in the same way.
+    Arms of `compare` and entries of `tasks` merge in the same way.
     """
     below, above = expand(base), expand(over)
-    out = _merge(below, {key: value for key, value in above.items() if key not in ("method", "compare")})
+    out = _merge(below, {key: value for key, value in above.items() if key not in ("method", *NAMED)})
     out.update({key: {} for key in SECTIONS if key in over and over[key] is None})
     old, new = below.get("backbone"), above.get("backbone")
     if isinstance(old, Mapping) and isinstance(new, Mapping) and "id" in new and new["id"] != old.get("id", "bundled"):
@@ -185,12 +147,12 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             and new.get("name") in (None, old.get("name", "prefix"))
         )
         out["method"] = {**old, **new} if same else new
-    if "compare" in above and over["compare"] is not None:
-        old, new = below.get("compare", {}), above["compare"]
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            arms = {arm: _overlay_arm(old.get(arm), value) for arm, value in new.items()}
-            new = {**old, **arms}
-        out["compare"] = new
+    for key in NAMED:
+        if key in above and over[key] is not None:
+            old, new = below.get(key, {}), above[key]
+            if isinstance(old, Mapping) and isinstance(new, Mapping):
+                new = {**old, **{name: _overlay_named(old.get(name), value) for name, value in new.items()}}
+            out[key] = new
     return out
 
 
@@ -220,8 +182,8 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return out | nulls
 
 
-def locator(path: Path, lines: Mapping[KeyPath, int], overrides: Sequence[str]) -> Callable[[KeyPath], str]:
-    """Return a function that says where a key was set: by which override, or in which line of the recipe's file."""
+def locator(path: Path, places: Mapping[KeyPath, str], overrides: Sequence[str]) -> Callable[[KeyPath], str]:
+    """Return a function that says where a key was set: by which override, or in which file and line (`places`)."""
 
     keys = [tuple(text.partition("=")[0].strip().split(".")) for text in overrides]
 
@@ -231,8 +193,8 @@ def locator(path: Path, lines: Mapping[KeyPath, int], overrides: Sequence[str]) 
                 return f"recipe {path}, override {text[:200]!r}"
         if any(parts[: len(key)] == key for parts in keys):
             return f"recipe {path} with its overrides"
-        length = next((n for n in range(len(key), 0, -1) if key[:n] in lines), None)
-        return f"recipe {path}:{lines[key[:length]]}" if length else f"recipe {path}"
+        length = next((n for n in range(len(key), 0, -1) if key[:n] in places), None)
+        return f"recipe {places[key[:length]]}" if length else f"recipe {path}"
 
     return where
 
@@ -288,7 +250,7 @@ def suggest(path: KeyPath, names: Iterable[str]) -> str:
     return "; nearest: " + ", ".join(map(repr, best)) if best else ""
 
 
-def _overlay_arm(old: Any, new: Any) -> Any:
+def _overlay_named(old: Any, new: Any) -> Any:
     return overlay(old, new) if isinstance(old, Mapping) and isinstance(new, Mapping) else new
 
 
@@ -298,12 +260,6 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         old = out.get(key)
         out[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return out
-
-
-def _title(path: Path) -> str:
-    with path.open(encoding="utf-8") as lines:
-        first = next(lines, "")
-    return first.lstrip("#").strip() if first.startswith("#") else ""
 
 
 def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], seen: set[int], where: str) -> None:

@@ -1,9 +1,10 @@
 """What a run came to, as one table for people, one object for programs, and the run folder's README.md."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
 from softprompt.console import duration
@@ -24,10 +25,9 @@ def _row(result: ArmResult, metrics: Sequence[str]) -> list[str]:
     scores = [show_score(m, result.scores[m]["score"]) if m in result.scores else "-" for m in metrics]
     training, parameters = result.training, result.parameters
     peak = max(result.decoding["peak_memory_bytes"], training["peak_memory_bytes"] if training else 0)
-    name = result.method if result.arm == MAIN else result.arm
     steered = result.method != UNTUNED
     return [
-        name,
+        _name(result),
         *scores,
         f"{parameters['trained']:,.0f}" if steered else "-",
         f"{parameters['stored']:,.0f}" if steered else "-",
@@ -39,20 +39,22 @@ def _row(result: ArmResult, metrics: Sequence[str]) -> list[str]:
     ]
 
 
+def _name(result: ArmResult) -> str:
+    return f"{result.method if result.arm == MAIN else result.arm} {result.task}".rstrip()
+
+
 def notes(results: Sequence[ArmResult]) -> list[str]:
     """Lines below the table: parts of the test set, the share against fine-tuning, what is missing and why."""
     lines = []
     for result in results:
-        name = result.method if result.arm == MAIN else result.arm
         groups = result.groups.items()
         parts = [f"{group} {scores['bleu']['score']:.2f}" for group, scores in groups if "bleu" in scores]
         if parts:
-            lines.append(f"BLEU of {name} on parts of the test set: {', '.join(parts)}.")
+            lines.append(f"BLEU of {_name(result)} on parts of the test set: {', '.join(parts)}.")
     for result in results:
         if result.method == "incontext":
             room = result.decoding["room_taken"]
-            name = result.method if result.arm == MAIN else result.arm
-            lines.append(f"{name} puts {room:,} tokens of instruction and examples before each source.")
+            lines.append(f"{_name(result)} puts {room:,} tokens of instruction and examples before each source.")
     tuned = next((r for r in results if r.method == "finetune" and "bleu" in r.scores), None)
     for result in results:
         steered = result.training is not None and result.method != "finetune"
@@ -69,16 +71,38 @@ def notes(results: Sequence[ArmResult]) -> list[str]:
     return lines + sorted(reasons)
 
 
+def published(recipe: Recipe, results: Sequence[ArmResult]) -> list[str]:
+    """What the recipe's paper reports and what the run came to: a line for the test set, and one for each part."""
+    known = recipe.published
+    if known is None:
+        return []
+    main = next(result for result in results if result.arm == MAIN)
+    parts = {"": (known.scores, main.scores)}
+    parts |= {f" on {part}": (scores, main.groups.get(part, {})) for part, scores in known.groups.items()}
+    lines = [f"The recipe, as it comes, stands for {known.table}."]
+    for part, (theirs, own) in parts.items():
+        pairs = [f"{metric_title(m)} {show_score(m, score)} ({_own(own, m)})" for m, score in theirs.items()]
+        if pairs:
+            lines.append(f"Published{part} (in brackets: this run): {', '.join(pairs)}.")
+    return lines
+
+
+def _own(scores: Mapping[str, dict[str, Any]], metric: str) -> str:
+    return show_score(metric, scores[metric]["score"]) if metric in scores else "not scored"
+
+
 def as_json(recipe: Recipe, folder: Path, results: Sequence[ArmResult]) -> str:
     """One object for programs."""
-    whole = {"recipe": recipe.name, "folder": str(folder), "arms": [asdict(result) for result in results]}
+    known = recipe.published.model_dump() if recipe.published else None
+    arms = [asdict(result) for result in results]
+    whole = {"recipe": recipe.name, "folder": str(folder), "published": known, "arms": arms}
     return json.dumps(whole, indent=2)
 
 
 def write_card(recipe: Recipe, folder: Path, results: Sequence[ArmResult]) -> None:
     """README.md of the run folder: what was learned, from what, how well, how to use it and how to make it again."""
-    main = next(result for result in results if result.arm == MAIN)
-    signatures = "\n".join(f"- {metric_title(name)}: `{score['signature']}`" for name, score in main.scores.items())
+    scores = {name: score for result in results if result.arm == MAIN for name, score in result.scores.items()}
+    signatures = "\n".join(f"- {metric_title(name)}: `{score['signature']}`" for name, score in scores.items())
     text = f"""---
 library_name: softprompt
 base_model: {recipe.backbone.id}
@@ -86,11 +110,11 @@ tags: [{recipe.method.name}]
 ---
 # {recipe.name}
 
-`{recipe.method.name}` on backbone `{recipe.backbone.id}`, learned from {_source(recipe)}, seed {recipe.seed}.
+`{recipe.method.name}` on backbone `{recipe.backbone.id}`, learned from {_sources(recipe)}, seed {recipe.seed}.
 
 {as_markdown(table(results))}
 
-{chr(10).join(f"{line}  " for line in notes(results))}
+{chr(10).join(f"{line}  " for line in [*notes(results), *published(recipe, results)])}
 
 Train time includes dev losses and checkpoints; tokens per second count source and target tokens of the training steps
 alone, and generated tokens in decoding. Peak memory is of the process (CPU) or the device's allocations (CUDA).
@@ -114,6 +138,12 @@ Versions, machine and data checksums are in `env.json`; every training step is i
     write_text_atomic(folder / "README.md", text)
 
 
+def _sources(recipe: Recipe) -> str:
+    """What it was learned from; a prompt of its own was learned from each of several."""
+    named = [f"{name}: {_source(part)}" if name else _source(part) for name, part in recipe.parts().items()]
+    return ", ".join(named) + (" (trained together, a prompt each)" if recipe.tasks else "")
+
+
 def _source(recipe: Recipe) -> str:
     return f"task `{recipe.data.task}`" if recipe.data.task else f"`{recipe.data.train}`"
 
@@ -123,10 +153,11 @@ def _usage(recipe: Recipe) -> str:
         return "`model/` is a transformers folder: give it as the backbone, or to transformers' `from_pretrained`."
     if recipe.method.name in ("incontext", UNTUNED):
         return "Nothing was learned: what is put before each source follows from the recipe and its training data."
+    folder = f"tasks/{next(iter(recipe.tasks))}" if recipe.tasks else "."
     return f"""```python
 import softprompt
 
 backbone = softprompt.Backbone.load({json.dumps(recipe.backbone.id)})
-model = softprompt.load(backbone, ".")  # this folder
+model = softprompt.load(backbone, {json.dumps(folder)})  # in this folder
 print(model.generate(["name : ... | area : ..."])[0])
 ```"""

@@ -9,7 +9,7 @@ from typing import Any
 from softprompt import data
 from softprompt.config import Recipe, field_names, load_recipe, to_dict
 from softprompt.errors import ConfigError
-from softprompt.recipes import nearest
+from softprompt.recipes import NAMED, nearest
 
 ENV, RECIPE = "env.json", "recipe.yaml"
 
@@ -38,17 +38,23 @@ def difference(folder: Path, recipe: Recipe, arms: Mapping[str, Recipe]) -> Diff
     """
     if not (folder / RECIPE).exists():
         return Difference()
-    old = load_recipe(str(folder / RECIPE))
-    unlike = _unlike(_flat(to_dict(old)), _flat(to_dict(recipe)))
+    old = _what_counts(load_recipe(str(folder / RECIPE)))
+    arms = {arm: _what_counts(own) for arm, own in arms.items()}
+    unlike = _unlike(_flat(to_dict(old)), _flat(to_dict(_what_counts(recipe))))
     found = [Change(key, f"{was!r} -> {now!r}") for key, was, now in unlike]
     reached = {arm for arm in arms if arm not in old.arms() or old.arm(arm) != arms[arm]}
     known = read_env(folder).get("data", {})
     for arm, own in arms.items():
-        for split, name, digest in data.identity(own.data):
+        for split, name, digest in inputs(own):
             if known.get(name) not in (None, digest):
                 found.append(Change(f"data.{split}", f"the content of {name}"))
                 reached.add(arm)
     return Difference(tuple(dict.fromkeys(found)), frozenset(reached))
+
+
+def inputs(recipe: Recipe) -> list[tuple[str, str, str]]:
+    """Split, name and SHA-256 of everything that the data of a recipe and of its tasks is read from."""
+    return [one for part in recipe.parts().values() for one in data.identity(part.data)]
 
 
 def backbone_change(folder: Path, key: str, digest: str) -> list[Change]:
@@ -75,7 +81,7 @@ def require_known(allowed: Sequence[str], resume: bool) -> None:
         raise ConfigError("--allow-change has no effect without --resume. Add it, or drop --allow-change.")
     known = field_names()
     for name in allowed:
-        if name not in known and name.split(".")[0] != "compare":
+        if name not in known and name.split(".")[0] not in NAMED:
             raise ConfigError(f"--allow-change {name}: expected a field of a recipe{nearest(name, known)}.")
 
 
@@ -86,6 +92,11 @@ def read_env(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _what_counts(recipe: Recipe) -> Recipe:
+    """The recipe without what is only shown."""
+    return recipe.model_copy(update={"published": None})
 
 
 def _unlike(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

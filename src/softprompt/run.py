@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,7 +18,7 @@ from softprompt.console import Progress, say
 from softprompt.decode import Decoded, decode_texts
 from softprompt.errors import ConfigError, TrainingError
 from softprompt.files import write_text_atomic
-from softprompt.fit import Fitted, fit
+from softprompt.fit_tasks import fit_tasks
 from softprompt.folder import SCORES, RunFolder, require_free
 from softprompt.incontext import InContext
 from softprompt.labels import LabelWords, distinct_targets
@@ -36,6 +36,7 @@ from softprompt.truncate import cut_splits, rooms
 from softprompt.types import Example, Splits
 
 SPLITS = "splits.json"
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class ArmResult:
     """`seconds`, `tokens_per_second`, `sources`, `peak_memory_bytes`; `room_taken` from each source's window."""
     groups: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     """Scores of parts of the test set (seen and unseen categories), each as a corpus of its own."""
+    task: str = ""
+    """Which of the tasks that are trained together; empty where there is one."""
 
 
 def run_recipe(
@@ -79,13 +82,18 @@ def run_recipe(
         require_free(folder, resume)
         changed = difference(folder, recipe, arms)
         require_accepted(changed.changes, allow_change, folder)
-        jobs = prepare(arms)
+        parts = {(arm, task): part for arm, whole in arms.items() for task, part in whole.parts().items()}
+        jobs = prepare(parts)
         with locked(folder):
             require_free(folder, resume)  # another process may have been faster
             kept = RunFolder(folder, tuple(allow_change))
             kept.begin(recipe, changed)
             try:
-                results = [_arm(kept, arm, job, quiet) for arm, job in jobs.items()]
+                results = [
+                    result
+                    for arm, whole in arms.items()
+                    for result in _arm(kept, arm, whole, {task: jobs[arm, task] for task in whole.parts()}, quiet)
+                ]
             except BaseException as error:
                 kept.note_end(error)
                 raise
@@ -95,7 +103,7 @@ def run_recipe(
 
 @dataclass(frozen=True)
 class Job:
-    """One arm with its data read, tokenised and checked against the backbone's window."""
+    """One arm, or a task of it, with its data read, tokenised and checked against the backbone's window."""
 
     recipe: Recipe
     examples: Sequence[Example]
@@ -112,8 +120,8 @@ class Job:
         return label_choices(self.recipe, self.examples)
 
 
-def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
-    """Check every arm on the weightless backbone before anything is written; arms that ask for the same share it.
+def prepare(parts: Mapping[Key, Recipe]) -> dict[Key, Job]:
+    """Check every recipe on the weightless backbone before anything is written; those that ask for the same share it.
 
     Raises:
         ConfigError: no such suite, or nothing to train on.
@@ -122,7 +130,7 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
     """
     known: list[tuple[Any, Backbone, Splits, Job]] = []
     jobs = {}
-    for arm, own in arms.items():
+    for key, own in parts.items():
         with_bertscore(with_metrics(find_suite(suite_of(own)), own.score.metrics), own.score.bertscore)
         require_libraries(own.backbone.quantize)
         asked = (own.backbone, own.data, own.seed)
@@ -131,7 +139,7 @@ def prepare(arms: Mapping[str, Recipe]) -> dict[str, Job]:
             splits = data.load(own.data, own.seed)
             known.append((asked, plan, splits, _encoded(plan, own, splits)))
         plan, splits, shared = next((plan, splits, job) for seen, plan, splits, job in known if seen == asked)
-        jobs[arm] = _with_room(plan, replace(shared, recipe=own), splits)
+        jobs[key] = _with_room(plan, replace(shared, recipe=own), splits)
     return jobs
 
 
@@ -193,12 +201,11 @@ def _order(recipe: Recipe) -> list[str]:
     return [arm for arm in arms if arm == UNTUNED] + [arm for arm in arms if arm != UNTUNED]
 
 
-def _arm(kept: RunFolder, arm: str, job: Job, quiet: bool) -> ArmResult:
-    place = kept.place(arm)
-    if (place / SCORES).exists():
-        return _finished(place)
+def _arm(kept: RunFolder, arm: str, recipe: Recipe, jobs: Mapping[str, Job], quiet: bool) -> list[ArmResult]:
+    if all((kept.place(arm, task) / SCORES).exists() for task in jobs):
+        return [_finished(kept.place(arm, task)) for task in jobs]
     try:
-        return _run_arm(kept, arm, job, quiet)
+        return _run_arm(kept, arm, recipe, jobs, quiet)
     except torch.OutOfMemoryError as error:  # a training step has its own answer to this
         raise TrainingError(
             f"{arm}: out of memory outside of training steps ({str(error).splitlines()[0]}). What is trained is kept: "
@@ -206,8 +213,7 @@ def _arm(kept: RunFolder, arm: str, job: Job, quiet: bool) -> ArmResult:
         ) from error
 
 
-def _run_arm(kept: RunFolder, arm: str, job: Job, quiet: bool) -> ArmResult:
-    recipe, place = job.recipe, kept.place(arm)
+def _run_arm(kept: RunFolder, arm: str, recipe: Recipe, jobs: Mapping[str, Job], quiet: bool) -> list[ArmResult]:
     backbone = Backbone.load(
         recipe.backbone.id,
         revision=recipe.backbone.revision,
@@ -217,32 +223,44 @@ def _run_arm(kept: RunFolder, arm: str, job: Job, quiet: bool) -> ArmResult:
     )
     whole_hash, total = backbone.hash(), backbone.parameter_count()
     kept.note_inputs(recipe, backbone, whole_hash)
-    method = build_method(backbone, recipe)
-    steering = method or build_untrained(backbone, recipe, job.examples)
+    methods = {task: build_method(backbone, job.recipe) for task, job in jobs.items()}
     kept.status("running")
-    if arm != MAIN:
-        place.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(place / RECIPE, dump_yaml(recipe))
-    chosen = {**data.choices_of(recipe.data), "parts": job.splits}
-    write_text_atomic(place / SPLITS, json.dumps(chosen, indent=2) + "\n")
-    frozen = backbone.frozen_hash()
-    training: dict[str, Any] | None = None
-    if method is not None:
-        reset_peak_memory(backbone.device)
-        fitted = fit(
-            backbone, method, job.train, job.dev, recipe.train, place, seed=recipe.seed, label=arm, quiet=quiet
-        )
-        training = asdict(fitted) | {"peak_memory_bytes": peak_memory_bytes(backbone.device)}
-        if backbone.frozen_hash() != frozen:
-            raise TrainingError("frozen parameters of the backbone changed during training; nothing was kept.")
-        steering = _keep(method, recipe, place, whole_hash, fitted)
-    rows, decoding = _decode(backbone, steering, job, arm, quiet)
-    result = _score(arm, recipe, job.test, rows, training, decoding, total, method)
-    _write_predictions(place, job.test, rows)
-    write_text_atomic(place / SCORES, json.dumps(asdict(result), indent=2) + "\n")
+    _write_plan(kept, arm, recipe, jobs)
+    learners = {task: method for task, method in methods.items() if method is not None}
+    trainings: dict[str, dict[str, Any]] = {}
+    if learners:
+        train, dev = ({task: getattr(job, part) for task, job in jobs.items()} for part in ("train", "dev"))
+        trainings = fit_tasks(backbone, learners, train, dev, recipe, kept.place(arm), label=arm, quiet=quiet)
+    results = []
+    for task, job in jobs.items():
+        place, method, training = kept.place(arm, task), methods[task], trainings.get(task)
+        if (place / SCORES).exists():
+            results.append(_finished(place))
+            continue
+        if method is None or training is None:
+            steering = build_untrained(backbone, job.recipe, job.examples)
+        else:
+            steering = _keep(method, job.recipe, place, whole_hash, training)
+        rows, decoding = _decode(backbone, steering, job, f"{arm} {task}".strip(), quiet)
+        result = _score(arm, task, job, rows, training, decoding, total, method)
+        _write_predictions(place, job.test, rows)
+        write_text_atomic(place / SCORES, json.dumps(asdict(result), indent=2) + "\n")
+        results.append(result)
     if arm != MAIN:
         kept.status("done", arm)
-    return result
+    return results
+
+
+def _write_plan(kept: RunFolder, arm: str, recipe: Recipe, jobs: Mapping[str, Job]) -> None:
+    """The recipes of an arm and of its tasks, and what their data came to."""
+    recipes = {kept.place(arm): recipe} | {kept.place(arm, task): job.recipe for task, job in jobs.items()}
+    for place, own in recipes.items():
+        place.mkdir(parents=True, exist_ok=True)
+        if place != kept.root:
+            write_text_atomic(place / RECIPE, dump_yaml(own))
+    for task, job in jobs.items():
+        chosen = {**data.choices_of(job.recipe.data), "parts": job.splits}
+        write_text_atomic(kept.place(arm, task) / SPLITS, json.dumps(chosen, indent=2) + "\n")
 
 
 def build_method(backbone: Backbone, recipe: Recipe) -> Method | None:
@@ -264,18 +282,18 @@ def build_untrained(backbone: Backbone, recipe: Recipe, examples: Sequence[Examp
     return Untuned()
 
 
-def _keep(method: Method, recipe: Recipe, place: Path, before: str, fitted: Fitted) -> Steering:
+def _keep(method: Method, recipe: Recipe, place: Path, before: str, training: Mapping[str, Any]) -> Steering:
     """Write the artefact and return what to decode with."""
-    extra = {"step": fitted.selected_step, "dev_loss": fitted.dev_loss, "seed": recipe.seed}
+    extra = {"step": training["selected_step"], "dev_loss": training["dev_loss"], "seed": recipe.seed}
     method.save(place / method.kept_in, backbone_id=recipe.backbone.id, backbone_hash=before, extra=extra)
     return method.fold()
 
 
 def _decode(
-    backbone: Backbone, steering: Steering, job: Job, arm: str, quiet: bool
+    backbone: Backbone, steering: Steering, job: Job, label: str, quiet: bool
 ) -> tuple[list[Decoded], dict[str, Any]]:
     recipe, test = job.recipe, job.test
-    progress = Progress(f"{arm}: decode", len(test), "sources", quiet=quiet)
+    progress = Progress(f"{label}: decode", len(test), "sources", quiet=quiet)
     reset_peak_memory(backbone.device)
     started = time.monotonic()
     rows = decode_texts(
@@ -300,15 +318,15 @@ def _decode(
 
 def _score(
     arm: str,
-    recipe: Recipe,
-    test: Sequence[Example],
+    task: str,
+    job: Job,
     rows: Sequence[Decoded],
     training: dict[str, Any] | None,
     decoding: dict[str, Any],
     total: int,
     method: Method | None,
 ) -> ArmResult:
-    texts = [row.text for row in rows]
+    recipe, test, texts = job.recipe, job.test, [row.text for row in rows]
     scored = score_outputs(recipe, test, texts) if test else None
     trained = trained_count(method) if method else 0
     stored = method.stored_count() if method else 0
@@ -327,6 +345,7 @@ def _score(
         training=training,
         decoding=decoding,
         groups=_group_scores(recipe, test, texts),
+        task=task,
     )
 
 

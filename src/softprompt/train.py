@@ -20,7 +20,8 @@ from softprompt.batch import Encoded, Plan, make_batch
 from softprompt.config import TrainConfig
 from softprompt.errors import ConfigError, TrainingError
 from softprompt.loss import target_nll
-from softprompt.methods import Method
+from softprompt.methods import Trainable
+from softprompt.multitask import Learner, for_batch
 from softprompt.optim import learning_rate
 
 
@@ -55,7 +56,7 @@ def total_steps(config: TrainConfig, plan: Plan) -> int:
 
 def training_steps(
     backbone: Backbone,
-    method: Method,
+    method: Learner,
     optimizer: torch.optim.Optimizer,
     pairs: Sequence[Encoded],
     config: TrainConfig,
@@ -107,12 +108,13 @@ def training_steps(
 
 def make_plan(pairs: Sequence[Encoded], config: TrainConfig, seed: int) -> Plan:
     """The batches of the run."""
-    return Plan(tuple(len(pair) for pair in pairs), config.batch_size, seed)
+    tasks = tuple(pair.task for pair in pairs)
+    return Plan(tuple(len(pair) for pair in pairs), config.batch_size, seed, tasks, config.mixing == "equal")
 
 
 def _within_memory(
     backbone: Backbone,
-    method: Method,
+    method: Learner,
     chosen: Sequence[Encoded],
     config: TrainConfig,
     rows: int,
@@ -135,7 +137,7 @@ def _within_memory(
 
 
 def _accumulate(
-    backbone: Backbone, method: Method, chosen: Sequence[Encoded], config: TrainConfig, rows: int
+    backbone: Backbone, method: Learner, chosen: Sequence[Encoded], config: TrainConfig, rows: int
 ) -> tuple[float, tuple[int, int, int]]:
     """Forward and backward over one step, `rows` pairs at a time; gradients add up to those of the whole batch."""
     ordered = sorted(chosen, key=len)
@@ -143,8 +145,10 @@ def _accumulate(
     weight = 1.0 / (target_tokens if config.loss == "token_mean" else len(chosen))
     loss, positions = 0.0, 0
     for start in range(0, len(ordered), rows):
-        batch = make_batch(backbone, method, ordered[start : start + rows])
-        with method.attach(backbone):
+        pairs = ordered[start : start + rows]
+        steering = for_batch(method, [pair.task for pair in pairs])
+        batch = make_batch(backbone, steering, pairs)
+        with steering.attach(backbone):
             with autocast(backbone.device, config.precision, backbone.model.dtype):
                 nll = target_nll(backbone, batch)
             (nll * weight).backward()  # type: ignore[no-untyped-call]
@@ -153,7 +157,7 @@ def _accumulate(
     return loss, (sum(len(pair) for pair in chosen), target_tokens, positions)
 
 
-def prepare_mode(backbone: Backbone, method: Method, config: TrainConfig) -> None:
+def prepare_mode(backbone: Backbone, method: Trainable, config: TrainConfig) -> None:
     """Training mode: the method's dropout on; the frozen backbone's off unless `frozen_dropout` asks for it."""
     backbone.model.train(config.frozen_dropout)
     method.set_mode(True)

@@ -34,14 +34,18 @@ class Steering(Protocol):
         """Make it act on `backbone` inside the block. `shared`: see `softprompt.inject.inject`."""
 
 
-class Method(Steering, Protocol):
-    """A steering that can be trained."""
+class Trainable(Protocol):
+    """What the optimiser and a checkpoint see of a method."""
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Name -> parameter, in a fixed order. Exactly what the optimiser updates and a checkpoint keeps."""
 
     def set_mode(self, training: bool) -> None:
         """Switch the method's own dropout, and the backbone's where the method says so."""
+
+
+class Method(Steering, Trainable, Protocol):
+    """A steering that can be trained."""
 
     def stored_count(self) -> int:
         """Numbers that the folded artefact keeps."""
@@ -115,7 +119,7 @@ def load(backbone: Backbone, folder: str | Path) -> Steering:
     return LOADERS[method](backbone, folder)
 
 
-def trained_count(method: Method) -> int:
+def trained_count(method: Trainable) -> int:
     """Number of trained parameters."""
     return sum(parameter.numel() for parameter in method.trainable().values())
 
@@ -125,7 +129,7 @@ def room_taken(backbone: Backbone, steering: Steering) -> int:
     return steering.position_offset + len(steering.place(backbone, (0,))) - 1
 
 
-def state(method: Method) -> dict[str, Tensor]:
+def state(method: Trainable) -> dict[str, Tensor]:
     """The trainable tensors, detached, by name."""
     return {name: parameter.detach() for name, parameter in method.trainable().items()}
 
@@ -142,6 +146,7 @@ __all__ = [
     "PrefixMethod",
     "PromptMethod",
     "Steering",
+    "Trainable",
     "Untuned",
     "load",
     "room_taken",

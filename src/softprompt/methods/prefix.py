@@ -191,6 +191,10 @@ class PrefixMethod(nn.Module):
         """P x W: 2 x E numbers a site and virtual token for a backbone without grouped heads."""
         return self.length * self.form.width
 
+    def live(self) -> Prompt:
+        """The prompt as it is now, dropout included; gradients flow from its numbers to the parameters."""
+        return Prompt(self(), self.form)
+
     def fold(self) -> Prompt:
         """The prompt without its MLP: what the paper keeps (sec. 4.3)."""
         training = self.training

@@ -77,6 +77,10 @@ class PromptMethod(nn.Module):
         """P x E."""
         return self.length * self.form.embed
 
+    def live(self) -> Prompt:
+        """The prompt as it is now; gradients flow from its numbers to the parameters."""
+        return Prompt(self(), self.form)
+
     def fold(self) -> Prompt:
         """The rows without what made them."""
         with torch.no_grad():
