@@ -18,6 +18,7 @@ NAMES = [
     "methods",
     "own-data",
     "quickstart",
+    "two-tasks",
 ]
 
 

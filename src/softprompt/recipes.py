@@ -20,8 +20,7 @@ from softprompt.errors import ConfigError
 KeyPath = tuple[str, ...]
 SHORTHANDS = {"backbone": "id", "method": "name"}
 """Sections that may be written as a plain text, and the field that the text is for."""
-NAMED = ("compare", "tasks")
-"""Sections whose keys are names of the user's, each with overrides of a recipe."""
+NAMED = ("compare", "tasks")  # sections of names of the user's, each with overrides of a recipe
 SECTIONS = ("backbone", "method", "data", "train", "decode", "score", *NAMED)
 ALIASES = {  # what papers and other tools call a field
     "backbone.id": ("model", "model_name", "base_model", "pretrained", "checkpoint"),
@@ -200,8 +199,7 @@ TEMPLATES = {("data", "input"), ("data", "target")}
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """Turn `train.lr=1e-3` texts into one nested mapping, the later over the earlier; values are read as YAML."""
-    out: dict[str, Any] = {}
-    nulls: dict[str, Any] = {}
+    out, nulls = dict[str, Any](), dict[str, Any]()
     for text in overrides:
         shown = f"override {text[:200]!r}"
         key, equals, value = text.partition("=")
