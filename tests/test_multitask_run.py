@@ -6,12 +6,16 @@ from typing import Any
 
 import factories
 import pytest
+from typer.testing import CliRunner
 
+import softprompt
 from softprompt.backbone import Backbone
+from softprompt.cli import app
 from softprompt.config import Recipe, dump_yaml, load_recipe
+from softprompt.data_inspection import inspect_data
 from softprompt.decode import decode_texts
-from softprompt.errors import ConfigError, TrainingError
-from softprompt.inspection import inspect_recipe
+from softprompt.errors import CheckpointError, ConfigError, TrainingError
+from softprompt.inspection import inspect_kept, inspect_recipe
 from softprompt.plan import dry_run
 from softprompt.prompt import Prompt
 from softprompt.report import notes, table, write_card
@@ -181,6 +185,25 @@ def test_counts_are_of_all_tasks(recipe: Recipe) -> None:
     assert found["data"] == {"train pairs": 20, "dev pairs": 8, "test sources": 8}
     equal = recipe.model_copy(update={"train": recipe.train.model_copy(update={"mixing": "equal"})})
     assert (dry_run(equal).train_pairs, dry_run(equal).steps) == (24, 10)
+
+
+def test_the_folder_of_several_tasks_names_their_places(recipe: Recipe, done: Path) -> None:
+    backbone = Backbone.load(recipe.backbone.id)
+    for read in (lambda: softprompt.load(backbone, done), lambda: inspect_kept(done)):
+        with pytest.raises(CheckpointError, match=rf"several tasks. Give one of: .*tasks/{LABEL}, .*tasks/{TEXT}"):
+            read()
+    assert inspect_kept(done / "tasks" / TEXT)["method"] == "prefix"
+    assert softprompt.load(backbone, done / "tasks" / TEXT).generate(["tea"])
+
+
+def test_inspect_data_shows_every_task(recipe: Recipe, done: Path) -> None:
+    run = CliRunner()
+    shown = run.invoke(app, ["inspect-data", str(done / "recipe.yaml")])
+    assert shown.exit_code == 0 and f"task {TEXT}\n" in shown.stdout and f"\n\ntask {LABEL}\n" in shown.stdout
+    facts = json.loads(run.invoke(app, ["inspect-data", str(done / "recipe.yaml"), "--json"]).stdout)
+    assert {name: one["parts"]["train"]["examples"] for name, one in facts.items()} == {TEXT: 12, LABEL: 8}
+    with pytest.raises(ConfigError, match="expected one task to inspect, got tell, taste"):
+        inspect_data(recipe)
 
 
 def test_arms_have_every_task(tmp_path: Path) -> None:

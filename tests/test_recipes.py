@@ -10,7 +10,7 @@ from softprompt.errors import ConfigError
 from softprompt.recipe_files import find_recipe, list_recipes
 from softprompt.recipes import parse_yaml, write_yaml
 
-NAMES = ["e2e", "gazette", "incontext", "methods", "own-data", "quickstart"]
+NAMES = ["e2e", "gazette", "incontext", "methods", "own-data", "quickstart", "two-tasks"]
 """Those of no paper."""
 
 

@@ -79,6 +79,18 @@ def require_match(folder: Path, facts: Mapping[str, Any], method: str | None, ba
         )
 
 
+def kept_in(folder: Path) -> Path:
+    """The folder of the artefact in a run folder; the folder itself where it is no run's.
+
+    Raises:
+        CheckpointError: the run trained several tasks together.
+    """
+    if (folder / "tasks").is_dir():
+        places = sorted(str(path) for path in (folder / "tasks").iterdir())
+        raise CheckpointError(f"{folder}: holds a prompt for each of several tasks. Give one of: {', '.join(places)}.")
+    return next((folder / name for name in ("prompt", "adapter", "model") if (folder / name).is_dir()), folder)
+
+
 def read_facts(folder: Path) -> dict[str, Any]:
     """What is known of an artefact: `method`, `backbone` (id and hash), and the method's own.
 

@@ -168,8 +168,12 @@ def inspect_data_command(
 
     from softprompt.data_inspection import inspect_data
 
-    found = inspect_data(recipe)
-    print(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else "\n".join(found.lines()))
+    found = {name: inspect_data(part) for name, part in recipe.parts().items()}
+    if as_json:
+        facts = {name: asdict(one) for name, one in found.items()}
+        print(json.dumps(facts if recipe.tasks else facts[""], indent=2, ensure_ascii=False))
+        return
+    print("\n\n".join("\n".join([*([f"task {name}"] if name else []), *one.lines()]) for name, one in found.items()))
 
 
 @app.command("fetch")

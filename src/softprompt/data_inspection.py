@@ -85,8 +85,7 @@ def inspect_data(recipe: Recipe) -> Inspection:
     """
     if recipe.tasks:
         raise ConfigError(
-            f"recipe {recipe.name}: expected one task to inspect, got {len(recipe.tasks)}: {', '.join(recipe.tasks)}. "
-            "Inspect them one by one: softprompt inspect-data TASK, with the overrides of its entry."
+            f"recipe {recipe.name}: expected one task to inspect, got {', '.join(recipe.tasks)}. Give each part."
         )
     splits = data.load(recipe.data, recipe.seed)
     with quiet_transformers():  # it warns of texts that are too long: they are what is counted

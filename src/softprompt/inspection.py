@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from softprompt.artefact import TENSORS, read_facts
+from softprompt.artefact import TENSORS, kept_in, read_facts
 from softprompt.backbone import Backbone
 from softprompt.config import Recipe
 from softprompt.files import load_tensors
@@ -108,7 +108,7 @@ def inspect_kept(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing or damaged.
     """
-    folder = next((folder / name for name in ("prompt", "adapter", "model") if (folder / name).is_dir()), folder)
+    folder = kept_in(folder)
     facts = read_facts(folder)
     path = folder / TENSORS
     tensors = load_tensors(path) if path.exists() else {}

@@ -19,8 +19,7 @@ from softprompt.errors import ConfigError
 KeyPath = tuple[str, ...]
 SHORTHANDS = {"backbone": "id", "method": "name"}
 """Sections that may be written as a plain text, and the field that the text is for."""
-NAMED = ("compare", "tasks")
-"""Sections whose keys are names of the user's, each with overrides of a recipe."""
+NAMED = ("compare", "tasks")  # sections of names of the user's, each with overrides of a recipe
 SECTIONS = ("backbone", "method", "data", "train", "decode", "score", *NAMED)
 ALIASES = {  # what papers and other tools call a field
     "backbone.id": ("model", "model_name", "base_model", "pretrained", "checkpoint"),
@@ -66,8 +65,11 @@ def nearest(word: str, words: Iterable[str], intro: str = "; nearest: ") -> str:
     return intro + ", ".join(map(repr, found)) if found else ""
 
 
-def read_yaml(path: Path) -> Document:
-    """Parse a YAML file (UTF-8); ConfigError with `file:line` if it cannot be read or parsed."""
+def read_yaml(path: Path, *, quick: bool = False) -> Document:
+    """Parse a YAML file (UTF-8); ConfigError with `file:line` if it cannot be read or parsed.
+
+    `quick` is for the package's own files: libyaml where there is one, whose messages are not PyYAML's.
+    """
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -77,14 +79,14 @@ def read_yaml(path: Path) -> Document:
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}:{line}: expected UTF-8 text, got byte {raw[error.start]:#04x}.") from None
-    return parse_yaml(text, str(path))
+    return parse_yaml(text, str(path), quick=quick)
 
 
-def parse_yaml(text: str, where: str) -> Document:
+def parse_yaml(text: str, where: str, *, quick: bool = False) -> Document:
     """Parse one YAML document; ConfigError that starts with `where:line` if it is not valid."""
     loader = None
     try:
-        loader = _Loader(text)
+        loader = (_QuickLoader if quick else _Loader)(text)
         node = loader.get_single_node()
         if node is None:
             return Document(None, {})
@@ -162,8 +164,7 @@ TEMPLATES = {("data", "input"), ("data", "target")}
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """Turn `train.lr=1e-3` texts into one nested mapping, the later over the earlier; values are read as YAML."""
-    out: dict[str, Any] = {}
-    nulls: dict[str, Any] = {}
+    out, nulls = dict[str, Any](), dict[str, Any]()
     for text in overrides:
         shown = f"override {text[:200]!r}"
         key, equals, value = text.partition("=")
@@ -289,6 +290,10 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's parser with the core schema's resolvers and constructors only."""
 
 
+class _QuickLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The same on libyaml."""
+
+
 class _Dumper(yaml.SafeDumper):
     """PyYAML's dumper that also quotes what our loader would not read as text, and never writes aliases."""
 
@@ -339,8 +344,9 @@ def _children(node: yaml.Node, kind: type[yaml.CollectionNode]) -> list[Any]:
     return list(node.value)
 
 
-_Loader.yaml_implicit_resolvers = {}
-_Loader.yaml_constructors = {}
+for _class in (_Loader, _QuickLoader):
+    _class.yaml_implicit_resolvers = {}
+    _class.yaml_constructors = {}
 _PATTERNS = (  # YAML 1.2.2, section 10.3.2; tried in this order
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -349,10 +355,11 @@ _PATTERNS = (  # YAML 1.2.2, section 10.3.2; tried in this order
     ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", list("-+.")),
 )
 for _kind, _pattern, _first in _PATTERNS:
-    for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_pattern})\Z"), _first)
-for _kind in ("null", "bool", "int", "float", "str"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _scalar(_kind))
-_Loader.add_constructor("tag:yaml.org,2002:seq", _sequence)
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-_Loader.add_constructor(None, _undefined)
+    for _either in (_Loader, _QuickLoader, _Dumper):
+        _either.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_pattern})\Z"), _first)
+for _class in (_Loader, _QuickLoader):
+    for _kind in ("null", "bool", "int", "float", "str"):
+        _class.add_constructor(f"tag:yaml.org,2002:{_kind}", _scalar(_kind))
+    _class.add_constructor("tag:yaml.org,2002:seq", _sequence)
+    _class.add_constructor("tag:yaml.org,2002:map", _mapping)
+    _class.add_constructor(None, _undefined)

@@ -101,8 +101,9 @@ def as_json(recipe: Recipe, folder: Path, results: Sequence[ArmResult]) -> str:
 
 def write_card(recipe: Recipe, folder: Path, results: Sequence[ArmResult]) -> None:
     """README.md of the run folder: what was learned, from what, how well, how to use it and how to make it again."""
-    scores = {name: score for result in results if result.arm == MAIN for name, score in result.scores.items()}
-    signatures = "\n".join(f"- {metric_title(name)}: `{score['signature']}`" for name, score in scores.items())
+    scores = [pair for result in results if result.arm == MAIN for pair in result.scores.items()]
+    signed = (f"- {metric_title(name)}: `{score['signature']}`" for name, score in scores)
+    signatures = "\n".join(dict.fromkeys(signed))
     text = f"""---
 library_name: softprompt
 base_model: {recipe.backbone.id}

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from softprompt.artefact import Facts, read_facts
+from softprompt.artefact import Facts, kept_in, read_facts
 from softprompt.backbone import Backbone
 from softprompt.errors import CheckpointError
 from softprompt.methods.adapter import AdapterMethod
@@ -111,8 +111,7 @@ def load(backbone: Backbone, folder: str | Path) -> Steering:
     Raises:
         CheckpointError: missing, damaged, or learned on another backbone.
     """
-    folder = Path(folder).expanduser()
-    folder = next((folder / name for name in ("prompt", "adapter", "model") if (folder / name).is_dir()), folder)
+    folder = kept_in(Path(folder).expanduser())
     method = read_facts(folder)["method"]
     if method not in LOADERS:
         raise CheckpointError(f"{folder}: is a backbone tuned by {method!r}. Give it to Backbone.load.")

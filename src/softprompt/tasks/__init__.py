@@ -216,7 +216,7 @@ def load_task(name: str) -> Task:
     if name not in known:
         guess = nearest(name, known)
         raise ConfigError(f"unknown task {name!r}{guess}. Expected one of: {', '.join(sorted(known))}.")
-    data = read_yaml(known[name]).data
+    data = read_yaml(known[name], quick=True).data
     try:
         return Task.model_validate({"name": name, **data})
     except (ValidationError, TypeError) as error:
