@@ -20,7 +20,8 @@ def write_task(folder: Path, name: str, rows: int = 9) -> Path:
         for file in task.source.names(split):
             path = folder / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            WRITERS[task.source.shape or task.source.kind](path, task, rows)
+            kind = task.source.kind if task.source.kind != "table" else task.source.shape or "table"
+            WRITERS[kind](path, task, rows)
     return folder
 
 
