@@ -18,7 +18,8 @@ from typing import Any
 from common import emit
 
 from softprompt.config import Recipe, load_recipe
-from softprompt.run import ArmResult, run_recipe
+from softprompt.results import ArmResult
+from softprompt.run import run_recipe
 from softprompt.table import as_text
 
 METRICS = ("bleu", "nist", "rouge_l", "cider")

@@ -13,8 +13,9 @@ from softprompt.config import Recipe, load_recipe
 from softprompt.inspection import ArmCounts, arm_counts
 from softprompt.metrics import SUITES
 from softprompt.plan import dry_run
+from softprompt.prepare import suite_of
 from softprompt.recipe_files import list_recipes
-from softprompt.run import run_recipe, suite_of
+from softprompt.run import run_recipe
 from softprompt.tasks import load_task
 
 PAPERS = [info.name for info in list_recipes() if info.group]

@@ -10,7 +10,8 @@ from jobs import tiny_job
 from softprompt import report
 from softprompt.config import load_recipe
 from softprompt.errors import ConfigError
-from softprompt.run import ArmResult, run_recipe
+from softprompt.results import ArmResult
+from softprompt.run import run_recipe
 
 PUBLISHED = "published: {table: 'A 2021, Table 2, B', scores: {bleu: 70.3, ter: 0.42}, groups: {seen: {bleu: 62.9}}}"
 SCORE = {"score": 12.345, "signature": "x"}

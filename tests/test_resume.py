@@ -35,7 +35,7 @@ def load(job: Path, *overrides: str) -> Recipe:
 def stopped(recipe: Recipe, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that a signal ended after training."""
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "decode_texts", lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(run_module, "decode_together", lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
             run_recipe(recipe, out, quiet=True)
 
@@ -189,7 +189,7 @@ def test_fault_08_out_of_memory_while_decoding_says_what_to_do_and_doing_it_help
         raise torch.OutOfMemoryError("CUDA out of memory.\nMore lines.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "decode_texts", full)
+        patch.setattr(run_module, "decode_together", full)
         with pytest.raises(TrainingError, match=r"\(CUDA out of memory\.\).*lower decode\.batch_size"):
             run_recipe(load(job), tmp_path / "out", quiet=True)
     smaller = load(job, "decode.batch_size=2")

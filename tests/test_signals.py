@@ -154,9 +154,9 @@ def test_a_block_inside_collects_what_would_stop_the_block_around() -> None:
     ("phase", "number", "code"),
     [
         ("prepare", signal.SIGTERM, 75),
-        ("decode_texts", signal.SIGTERM, 75),
-        ("decode_texts", signal.SIGINT, 130),
-        ("score_suite", signal.SIGTERM, 75),
+        ("decode_together", signal.SIGTERM, 75),
+        ("decode_together", signal.SIGINT, 130),
+        ("score_arm", signal.SIGTERM, 75),
     ],
 )
 def test_fault_05_a_signal_while_decoding_or_scoring_ends_the_run_and_it_goes_on(

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
@@ -28,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 from softprompt.errors import BackboneError
 from softprompt.inject import Site, checkpoint_contexts, install, probe
 from softprompt.quantize import constants, keep_frozen, loading_options
+from softprompt.sharding import in_parts
 
 # oneDNN (bfloat16 on a CPU) keeps a kernel with its scratch memory for every shape seen, 1,024 of them by default:
 # with batches of every length that is gigabytes. Read when the first kernel is made, so it is set here.
@@ -176,7 +178,8 @@ class Backbone:
         return _digest({**dict(self.model.named_parameters()), **constants(self.model)})
 
     def frozen_hash(self) -> str:
-        """The same over those that are not trained at the moment."""
+        """The same over those that are not trained at the moment; of a split backbone, over this process's part."""
+        in_parts(self.model)
         frozen = {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
         return _digest({**frozen, **constants(self.model)})
 
@@ -197,7 +200,8 @@ def _digest(parameters: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, parameter in sorted(parameters.items()):
         digest.update(f"{name}:{parameter.dtype}:{tuple(parameter.shape)}".encode())
-        raw = parameter.detach().reshape(-1).contiguous().cpu().view(torch.uint8)
+        own = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        raw = own.detach().reshape(-1).contiguous().cpu().view(torch.uint8)
         digest.update(raw.numpy().data)
     return digest.hexdigest()
 

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
+from softprompt.distributed import World
 from softprompt.errors import CheckpointError
 from softprompt.files import load_tensors, save_tensors, verify_manifest, write_folder_atomic
 
@@ -94,6 +96,21 @@ def load_newest(folder: Path) -> Checkpoint | None:
     if candidates:
         raise CheckpointError(f"{folder}: none of its {len(candidates)} checkpoints is whole. Start the run anew.")
     return None
+
+
+def told(checkpoint: Checkpoint | None, world: World) -> Checkpoint | None:
+    """The leader's checkpoint in every process of `world`, over the line and not by the disk."""
+    if world.size == 1:
+        return checkpoint
+    said = b"" if checkpoint is None else json.dumps(asdict(checkpoint.state)).encode()
+    heard = world.told(said)
+    if not heard:
+        return None
+    parts = {}
+    for name in ("method", "optimizer"):
+        own = {} if checkpoint is None else getattr(checkpoint, name)
+        parts[name] = safetensors.torch.load(world.told(safetensors.torch.save(own)))
+    return Checkpoint(**parts, state=State(**json.loads(heard)))
 
 
 def restore_into(parameters: dict[str, Any], tensors: dict[str, Tensor]) -> None:

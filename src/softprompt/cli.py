@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from softprompt import __version__
+from softprompt.console import speaks
 from softprompt.errors import ConfigError, SoftpromptError
 
 app = typer.Typer(
@@ -81,6 +82,8 @@ def run_command(
 
     folder = out or Path("runs") / loaded.name
     results = run_recipe(loaded, folder, resume=resume, allow_change=allow_change or (), quiet=quiet)
+    if not speaks():  # another process of the same job has the results
+        return
     report.write_card(loaded, folder, results)
     if as_json:
         print(report.as_json(loaded, folder, results))
@@ -310,5 +313,6 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    who = "error" if speaks() else f"error in process {os.environ.get('RANK')}"
+    print(f"{who}: {message}", file=sys.stderr)
     sys.exit(code)

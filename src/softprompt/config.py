@@ -50,6 +50,7 @@ class BackboneConfig(Section):
     quantize: Literal["8bit", "4bit"] | None = Field(
         default=None, description="bits of the frozen weights, by bitsandbytes; null: as `dtype` says"
     )
+    shard: bool = Field(default=False, description="split the frozen weights over the processes of torchrun (FSDP2)")
 
 
 OPTIMIZER_FIELDS = {
@@ -246,6 +247,24 @@ class Recipe(Section):
             raise ValueError(
                 f"method finetune trains the weights themselves, which {self.backbone.quantize} ones do not allow. "
                 "Set backbone.quantize=null, or take method lora"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _splits_what_it_can(self) -> Self:
+        if not self.backbone.shard:
+            return self
+        if self.method.name == "finetune":
+            raise ValueError(
+                "backbone.shard splits weights that stay frozen, and method finetune trains them. Set "
+                "backbone.shard=false, or take method lora"
+            )
+        if self.backbone.quantize is not None:
+            raise ValueError("backbone.shard and backbone.quantize do not go together. Set one of them to its default")
+        if self.train.micro_batch == "auto":
+            raise ValueError(
+                "train.micro_batch=auto: with backbone.shard a process that is out of memory cannot step back alone. "
+                "Give train.micro_batch a number"
             )
         return self
 

@@ -1,5 +1,9 @@
-"""Progress on stderr: one line that is rewritten on a terminal, a line now and then elsewhere. stdout stays data."""
+"""Progress on stderr: one line that is rewritten on a terminal, a line now and then elsewhere. stdout stays data.
 
+Of the processes of a job only the first one speaks.
+"""
+
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -39,9 +43,15 @@ class Progress:
             print(file=sys.stderr)
 
 
+def speaks() -> bool:
+    """Whether this process is the first of its job, by what `torchrun` tells it, or the only one."""
+    return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str) -> None:
     """One line for the person at the terminal."""
-    print(text, file=sys.stderr, flush=True)
+    if speaks():
+        print(text, file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from softprompt.batch import encode_pairs, encode_sources, positions_taken
 from softprompt.config import Recipe
 from softprompt.errors import ConfigError
 from softprompt.methods import room_taken
-from softprompt.run import answer_room, build_method, build_untrained
+from softprompt.prepare import answer_room, build_method, build_untrained
 from softprompt.table import as_text
 from softprompt.truncate import Cut, cut_splits, rooms
 from softprompt.types import Example, Splits

@@ -1,7 +1,7 @@
 """Source text to generated text under one steering, or one a row, by transformers' `generate`; or to a label word."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -10,10 +10,12 @@ from transformers import GenerationConfig
 from softprompt.backbone import Backbone
 from softprompt.batch import batches_by_length, encode_sources, make_source_batch, require_fit
 from softprompt.config import DecodeConfig
+from softprompt.distributed import World
 from softprompt.errors import ConfigError
 from softprompt.labels import LabelWords, score_labels
 from softprompt.methods import Steering
 from softprompt.per_row import PerRow, for_rows, rooms
+from softprompt.sharding import is_sharded
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,37 @@ def decode_texts(
     return sorted(done, key=lambda row: row.index)
 
 
+def decode_together(
+    backbone: Backbone,
+    steering: Steering,
+    sources: Sequence[str],
+    config: DecodeConfig,
+    *,
+    world: World,
+    labels: Sequence[str] | None = None,
+    seed: int = 0,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[Decoded]:
+    """`decode_texts` by all processes of `world`, each a share of the sources; all get all rows, in order.
+
+    Sampled texts depend on the number of processes. `on_batch` hears an estimate: as if all were as far as this one.
+    """
+    order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
+    own = world.share(order)
+    spare = order[: -(-len(order) // world.size) - len(own)]  # so that all make equally many passes
+    rows = decode_texts(
+        backbone,
+        steering,
+        [sources[index] for index in own + spare],
+        config,
+        labels=labels,
+        seed=seed + world.rank,
+        on_batch=on_batch and (lambda done: on_batch(min(done * world.size, len(sources)))),
+    )
+    kept = [asdict(row) | {"index": own[row.index]} for row in rows if row.index < len(own)]
+    return sorted((Decoded(**row) for row in world.gathered(kept)), key=lambda row: row.index)
+
+
 def _choose_labels(
     backbone: Backbone,
     steering: Steering | PerRow,
@@ -101,7 +134,9 @@ def _decode_batch(
     stored = backbone.model.generation_config
     backbone.model.generation_config = GenerationConfig()  # transformers fills from it whatever `options` leaves out
     try:
-        out = backbone.model.generate(**batch.inputs(), generation_config=options)
+        out = backbone.model.generate(
+            **batch.inputs(), generation_config=options, synced_gpus=is_sharded(backbone.model)
+        )
     finally:
         backbone.model.generation_config = stored
     rows = []

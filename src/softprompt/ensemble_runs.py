@@ -15,9 +15,10 @@ from softprompt.console import Progress
 from softprompt.ensemble import ensemble, require_vote
 from softprompt.errors import ConfigError
 from softprompt.methods import room_taken
+from softprompt.prepare import answer_room, label_choices, suite_of
 from softprompt.prompt import Prompt
+from softprompt.results import score_outputs
 from softprompt.resume import RECIPE
-from softprompt.run import answer_room, label_choices, score_outputs, suite_of
 from softprompt.table import metric_title, show_score
 from softprompt.truncate import cut_sources, rooms
 from softprompt.types import Splits

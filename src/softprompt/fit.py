@@ -3,8 +3,10 @@
 import json
 import math
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from io import RawIOBase
 from pathlib import Path
@@ -16,6 +18,7 @@ from softprompt.batch import Encoded
 from softprompt.checkpoint import Checkpoint, State
 from softprompt.config import TrainConfig
 from softprompt.console import Progress, say
+from softprompt.distributed import ALONE, World
 from softprompt.errors import CheckpointError
 from softprompt.loss import mean_token_nll
 from softprompt.methods import state
@@ -56,8 +59,11 @@ def fit(
     seed: int,
     label: str = "train",
     quiet: bool = False,
+    world: World = ALONE,
 ) -> Fitted:
     """Train `method` to the end, going on from the newest whole checkpoint in `folder` if there is one.
+
+    The processes of `world` train together; its leader alone reads and writes `folder`.
 
     metrics.jsonl gets one line a step and one a dev loss, and holds nothing that depends on the clock: a run that was
     killed and resumed writes the same bytes as one that was not. A signal is answered at the end of the current step;
@@ -67,7 +73,7 @@ def fit(
         TrainingError: non-finite loss; the last checkpoint stays.
         Interrupted: SIGTERM or SIGINT came; the run was saved at the end of the current step.
     """
-    run = _Sitting(backbone, method, dev_pairs, config, folder, seed=seed, label=label, quiet=quiet)
+    run = _Sitting(backbone, method, dev_pairs, config, folder, seed=seed, label=label, quiet=quiet, world=world)
     run.begin(train_pairs)
     with collected() as caught, run:
         run.catch_up(caught)
@@ -80,6 +86,7 @@ def fit(
             seed=seed,
             start=run.state.step,
             micro_batch=run.state.micro_batch,
+            world=world,
         )
         for record in run.timed(steps):
             run.log(record)
@@ -101,11 +108,13 @@ class _Sitting:
         seed: int,
         label: str,
         quiet: bool,
+        world: World,
     ) -> None:
+        self.world = world
         self.backbone, self.method, self.config = backbone, method, config
         tasks = dict.fromkeys(pair.task for pair in dev_pairs)
         self.dev_pairs = {task: [pair for pair in dev_pairs if pair.task == task] for task in tasks}
-        self.folder, self.seed, self.label, self.quiet = folder, seed, label, quiet
+        self.folder, self.seed, self.label, self.quiet = folder, seed, label, quiet or not world.leads
         self.checkpoints = folder / "checkpoints"
         self.optimizer = make_optimizer(method, config)
         self.state = State(step=0, metrics_bytes=0, optimizer=config.optimizer)
@@ -119,7 +128,8 @@ class _Sitting:
         self.total = total_steps(self.config, plan)
         self.eval_every = self.config.eval_every or plan.steps_per_epoch
         self.save_every = self.config.save_every or self.eval_every
-        found = checkpoint.load_newest(self.checkpoints)
+        found = checkpoint.load_newest(self.checkpoints) if self.world.leads else None
+        found = checkpoint.told(found, self.world)
         if found is not None:
             checkpoint.restore_into(self.method.trainable(), found.method)
             if found.state.optimizer != self.config.optimizer:
@@ -131,10 +141,14 @@ class _Sitting:
             self.state = found.state
             if not self.quiet:
                 say(f"{self.label}: going on after step {found.state.step} of {self.total}")
+        self.world.copy_leader(list(self.method.trainable().values()))  # devices may have drawn other starts
         self.sitting_start = time.monotonic()
         self.seconds_before = self.state.seconds
 
     def __enter__(self) -> "_Sitting":
+        self.progress = Progress(self.label, self.total, "steps", done=self.state.step, quiet=self.quiet)
+        if not self.world.leads:
+            return self
         path = self.folder / METRICS
         size = path.stat().st_size if path.exists() else 0
         if size < self.state.metrics_bytes:
@@ -146,7 +160,6 @@ class _Sitting:
         self.metrics.truncate(self.state.metrics_bytes)
         self.metrics.seek(0, os.SEEK_END)
         self.board = _tensorboard(self.folder / "tb", purge=self.state.step)
-        self.progress = Progress(self.label, self.total, "steps", done=self.state.step, quiet=self.quiet)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -182,15 +195,16 @@ class _Sitting:
         last = step == self.total
         due = last or step % self.eval_every == 0
         improved = due and self.evaluate(step, caught)
-        if last or improved or step % self.save_every == 0 or caught:
+        stop = self.world.any(bool(caught))
+        if last or improved or step % self.save_every == 0 or stop:
             self.save(step)
-        self._stop_if(caught)
+        self._stop_if(stop, caught)
 
     def catch_up(self, caught: Caught) -> None:
         """The dev loss that a signal left undone. No checkpoint: that of its step holds the same weights."""
         if self.state.dev_loss_due:
             self.evaluate(self.state.step, caught)
-            self._stop_if(caught)
+            self._stop_if(self.world.any(bool(caught)), caught)
 
     def evaluate(self, step: int, caught: Caught) -> bool:
         """Dev loss; True where it is the lowest so far. Without dev data the newest weights count as the best."""
@@ -212,40 +226,56 @@ class _Sitting:
         return True
 
     def _dev_losses(self, caught: Caught) -> dict[str, float] | None:
-        """Nats per target token over each task's dev pairs; None where a signal came before they were known."""
+        """Nats per target token over each task's dev pairs; None where a signal came before they were known.
+
+        Alone, a signal ends it at once; of several processes all end it together, after a batch of each.
+        """
         self.backbone.model.eval()
         self.method.set_mode(False)
         try:
-            with caught.at_once():
-                return None if caught else {task: self._dev_loss(task) for task in self.dev_pairs}
+            with caught.at_once() if self.world.size == 1 else nullcontext():
+                return (
+                    None
+                    if self.world.any(bool(caught))
+                    else {task: self._dev_loss(task, caught) for task in self.dev_pairs}
+                )
         except Stopped:
             return None
 
-    def _dev_loss(self, task: str) -> float:
+    def _dev_loss(self, task: str, caught: Caught) -> float:
+        def stop_together() -> None:
+            if self.world.size > 1 and self.world.any(bool(caught)):
+                raise Stopped(0)
+
         return mean_token_nll(
             self.backbone,
             of_task(self.method, task),
             self.dev_pairs[task],
             batch_size=max(32, self.config.batch_size),
             autocast=autocast(self.backbone.device, self.config.precision, self.backbone.model.dtype),
+            world=self.world,
+            between=stop_together,
         )
 
     def save(self, step: int) -> None:
-        assert self.metrics is not None
-        os.fsync(self.metrics.fileno())
         seconds = self.seconds_before + time.monotonic() - self.sitting_start
-        self.state = replace(self.state, step=step, metrics_bytes=self.metrics.tell(), seconds=seconds)
+        self.state = replace(self.state, step=step, seconds=seconds)
+        if self.metrics is None:
+            return
+        os.fsync(self.metrics.fileno())
+        self.state = replace(self.state, metrics_bytes=self.metrics.tell())
         whole = Checkpoint(state(self.method), optimizer_state(self.method, self.optimizer), self.state)
         checkpoint.save(self.checkpoints, whole, keep=self.config.keep)
 
     def finish(self) -> Fitted:
         """Put the selected weights into the method."""
         chosen = self.state.best_step if self.config.select == "best" and self.state.best_step else self.state.step
-        if chosen != self.state.step:
+        if chosen != self.state.step and self.world.leads:
             checkpoint.restore_into(self.method.trainable(), checkpoint.load(self.checkpoints, chosen).method)
+        self.world.copy_leader(list(self.method.trainable().values()))
         self.backbone.model.eval()
         self.method.set_mode(False)
-        found = _dev_losses_at(self.folder / METRICS, chosen)
+        found = _dev_losses_at(self.folder / METRICS, chosen) if self.world.leads else {}
         return Fitted(
             steps=self.state.step,
             selected_step=chosen,
@@ -256,13 +286,15 @@ class _Sitting:
             padding=1 - self.tokens / self.positions if self.positions else 0.0,
         )
 
-    def _stop_if(self, caught: Caught) -> None:
-        if caught:
+    def _stop_if(self, stop: bool, caught: Caught) -> None:
+        if stop:
+            number = caught.numbers[0] if caught else signal.SIGTERM  # it came to another process
             said = f"saved after step {self.state.step} of {self.total}. Run the same command with --resume to go on."
-            raise interrupted(caught.numbers[0], said)
+            raise interrupted(number, said)
 
     def _write(self, line: dict[str, Any]) -> None:
-        assert self.metrics is not None
+        if self.metrics is None:
+            return
         rest = memoryview(json.dumps(line).encode() + b"\n")
         while rest:  # unbuffered: a full disk takes a part and then says so
             rest = rest[self.metrics.write(rest) or 0 :]

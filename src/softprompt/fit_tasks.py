@@ -8,6 +8,7 @@ from typing import Any
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded
 from softprompt.config import Recipe
+from softprompt.distributed import ALONE, World
 from softprompt.errors import TrainingError
 from softprompt.fit import fit
 from softprompt.machine import peak_memory_bytes, reset_peak_memory
@@ -28,6 +29,7 @@ def fit_tasks(
     *,
     label: str,
     quiet: bool,
+    world: World = ALONE,
 ) -> dict[str, dict[str, Any]]:
     """Train each task's method, all in one loop; a recipe without `tasks` has one, called "".
 
@@ -48,6 +50,7 @@ def fit_tasks(
         seed=recipe.seed,
         label=label,
         quiet=quiet,
+        world=world,
     )
     if backbone.frozen_hash() != frozen:
         raise TrainingError("frozen parameters of the backbone changed during training; nothing was kept.")

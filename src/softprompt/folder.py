@@ -9,6 +9,7 @@ from typing import Any
 from softprompt.backbone import Backbone
 from softprompt.config import MAIN, Recipe, dump_yaml
 from softprompt.console import say
+from softprompt.distributed import World
 from softprompt.errors import ConfigError, Interrupted
 from softprompt.files import write_text_atomic
 from softprompt.lock import LOCK
@@ -35,6 +36,8 @@ class RunFolder:
 
     root: Path
     allowed: tuple[str, ...] = ()
+    writes: bool = True
+    """Off in the processes of a job that do not lead it: nothing here touches the disk."""
 
     def place(self, arm: str, task: str = "") -> Path:
         """The main arm lies at the top, the others under `arms/`; a task of several under `tasks/` of its arm."""
@@ -43,6 +46,8 @@ class RunFolder:
 
     def begin(self, recipe: Recipe, changed: Difference) -> None:
         """Write the recipe down; arms that an accepted change reaches are no longer done."""
+        if not self.writes:
+            return
         self.accept(changed.changes)
         for arm in changed.arms:
             for scores in (self.place(arm) / SCORES, *self.place(arm).glob(f"tasks/*/{SCORES}")):
@@ -59,8 +64,10 @@ class RunFolder:
             accepted = [*before.get("accepted", []), *(f"{one.field}: {one.what}" for one in changes)]
             self._write_env({**before, "accepted": accepted})
 
-    def note_inputs(self, recipe: Recipe, backbone: Backbone, digest: str) -> None:
+    def note_inputs(self, recipe: Recipe, backbone: Backbone, digest: str, world: World) -> None:
         """Put machine, data and backbone into env.json; weights other than an earlier sitting's are refused."""
+        if not self.writes:
+            return
         at = f"@{recipe.backbone.revision}" if recipe.backbone.revision else ""
         key = f"{recipe.backbone.id}{at} in {recipe.backbone.dtype}"
         self.accept(backbone_change(self.root, key, digest))
@@ -69,10 +76,11 @@ class RunFolder:
             "data": before.get("data", {}) | {name: sha for _, name, sha in inputs(recipe)},
             "backbones": before.get("backbones", {}) | {key: digest},
         }
-        self._write_env({**before, **environment(backbone.device), **known})
+        self._write_env({**before, **environment(backbone.device), "processes": world.size, **known})
 
     def status(self, status: str, arm: str = MAIN, **more: str) -> None:
-        write_text_atomic(self.place(arm) / STATUS, json.dumps({"status": status, **more}) + "\n")
+        if self.writes:
+            write_text_atomic(self.place(arm) / STATUS, json.dumps({"status": status, **more}) + "\n")
 
     def note_end(self, error: BaseException) -> None:
         """Leave the reason in status.json where the disk still allows it."""

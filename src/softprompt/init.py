@@ -13,6 +13,7 @@ from softprompt.backbone import Backbone
 from softprompt.errors import CheckpointError, ConfigError
 from softprompt.forms import join
 from softprompt.inject import Site, record
+from softprompt.sharding import whole_embeddings
 
 
 def length_of(backbone: Backbone, config: Any) -> int:
@@ -149,8 +150,9 @@ def prompt_rows(backbone: Backbone, config: Any, length: int) -> Tensor:
 def _embeddings(backbone: Backbone) -> Tensor:
     """(V, E) as the first layer reads them: after a scale that the embedding module applies."""
     module = backbone.model.get_input_embeddings()
-    with torch.no_grad():
-        rows: Tensor = module(torch.arange(module.weight.shape[0], device=backbone.device)).float()
+    ids = torch.arange(module.weight.shape[0], device=backbone.device)
+    with torch.no_grad(), whole_embeddings(backbone.model):
+        rows: Tensor = module(ids).float().clone()
     return rows
 
 

@@ -11,7 +11,7 @@ from softprompt.config import Recipe
 from softprompt.files import load_tensors
 from softprompt.methods import room_taken, trained_count
 from softprompt.plan import dry_run
-from softprompt.run import build_method, prepare
+from softprompt.prepare import build_method, prepare
 from softprompt.table import as_text
 
 

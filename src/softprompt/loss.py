@@ -1,6 +1,6 @@
 """Negative log-likelihood of the targets, with logits only where there is a target."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -8,7 +8,9 @@ from torch import Tensor
 
 from softprompt.backbone import Backbone, selecting
 from softprompt.batch import Batch, Encoded, make_batch
+from softprompt.distributed import ALONE, World
 from softprompt.methods import Steering
+from softprompt.sharding import is_sharded
 
 
 def target_nll(backbone: Backbone, batch: Batch) -> Tensor:
@@ -29,18 +31,29 @@ def mean_token_nll(
     *,
     batch_size: int,
     autocast: AbstractContextManager[None] | None = None,
+    world: World = ALONE,
+    between: Callable[[], None] = lambda: None,
 ) -> float:
-    """Mean negative log-likelihood per target token over `pairs`, in nats: the dev loss. Sorted by length, no grad."""
+    """Mean negative log-likelihood per target token over `pairs`, in nats: the dev loss. Sorted by length, no grad.
+
+    The processes of `world` take turns at the batches, and all get the mean over all of them. Each calls `between` as
+    often as the others, before each of its batches; what that raises ends it.
+    """
+    batches = by_length(pairs, batch_size)
     total, tokens = 0.0, 0
     with torch.no_grad(), autocast or nullcontext(), steering.attach(backbone):
-        for chunk in by_length(pairs, batch_size):
-            batch = make_batch(backbone, steering, chunk)
-            total += float(target_nll(backbone, batch))
-            tokens += len(batch.labels_N)
-    return total / max(tokens, 1)
+        for turn in range(0, len(batches), world.size):
+            between()
+            own = batches[turn : turn + world.size][world.rank :][:1]
+            if own or is_sharded(backbone.model):  # there every pass is a meeting of all processes
+                batch = make_batch(backbone, steering, (own or batches)[0])
+                nll = float(target_nll(backbone, batch))
+                total, tokens = (total + nll, tokens + len(batch.labels_N)) if own else (total, tokens)
+    total, counted = world.sums([total, tokens])
+    return total / max(counted, 1)
 
 
-def by_length(pairs: Sequence[Encoded], batch_size: int) -> Iterable[Sequence[Encoded]]:
+def by_length(pairs: Sequence[Encoded], batch_size: int) -> list[Sequence[Encoded]]:
     """Batches of similar lengths; the order is fixed, so the sum is reproducible."""
     ordered = sorted(pairs, key=len)
-    return (ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size))
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]

@@ -10,8 +10,8 @@ from softprompt.batch import pairs_per_epoch
 from softprompt.config import Recipe
 from softprompt.errors import ConfigError
 from softprompt.methods import trained_count
+from softprompt.prepare import build_method
 from softprompt.quantize import weight_bytes
-from softprompt.run import build_method
 from softprompt.tasks import load_task
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}

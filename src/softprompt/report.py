@@ -9,7 +9,7 @@ from typing import Any
 from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
 from softprompt.console import duration
 from softprompt.files import write_text_atomic
-from softprompt.run import ArmResult
+from softprompt.results import ArmResult
 from softprompt.table import as_markdown, metric_title, show_score
 
 

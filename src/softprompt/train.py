@@ -18,11 +18,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded, Plan, make_batch
 from softprompt.config import TrainConfig
+from softprompt.distributed import ALONE, World
 from softprompt.errors import ConfigError, TrainingError
 from softprompt.loss import target_nll
 from softprompt.methods import Trainable
 from softprompt.multitask import Learner, for_batch
 from softprompt.optim import learning_rate
+from softprompt.sharding import is_sharded
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +66,13 @@ def training_steps(
     seed: int,
     start: int = 0,
     micro_batch: int | None = None,
+    world: World = ALONE,
 ) -> Iterator[StepRecord]:
     """Train from optimiser step `start` to the end, one record after each step.
 
     Under `micro_batch: auto` the pairs per forward pass start from `micro_batch`, or all of the batch, and are halved
-    whenever memory runs out; the gradient stays that of the whole batch.
+    whenever memory runs out; the gradient stays that of the whole batch. So it does where the processes of `world`
+    share each batch: every target token of it counts alike, however many of them a process has.
 
     Raises:
         TrainingError: the loss or the gradient is not finite, or memory ran out for good; the step is not applied,
@@ -89,11 +93,14 @@ def training_steps(
             group["lr"] = learning_rate(config, step, total, group["highest"])
         indices = next(batches)
         chosen = [pairs[i] for i in indices]
-        while (done := _within_memory(backbone, method, chosen, config, rows, step_seed(seed, step), step)) is None:
+        own_seed = step_seed(seed, step, world.rank)
+        while (done := _within_memory(backbone, method, chosen, config, rows, own_seed, step, world)) is None:
             optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
-            rows = max(1, min(rows, len(chosen)) // 2)
-        loss, seen = done
+            rows = max(1, min(rows, _most_rows(chosen, world)) // 2)
+        world.sum_gradients(parameters)
+        loss, positions = world.sums(done)
+        seen = sum(map(len, chosen)), sum(len(pair.target) for pair in chosen), int(positions)
         norm = float(nn.utils.clip_grad_norm_(parameters, config.clip if config.clip is not None else math.inf))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
@@ -120,32 +127,50 @@ def _within_memory(
     rows: int,
     generator_seed: int,
     step: int,
-) -> tuple[float, tuple[int, int, int]] | None:
-    """`_accumulate`, or None where memory ran out and fewer rows may be tried: nothing holds on to the failed pass."""
+    world: World,
+) -> tuple[float, float] | None:
+    """`_accumulate`, or None where memory ran out in any process and fewer rows may be tried.
+
+    Nothing holds on to the failed pass.
+    """
     torch.manual_seed(generator_seed)
+    adapts = config.micro_batch == "auto"
     try:
-        return _accumulate(backbone, method, chosen, config, rows)
+        done = _accumulate(backbone, method, chosen, config, rows, world)
     except torch.OutOfMemoryError as error:
-        if config.micro_batch == "auto" and rows > 1:
-            return None
-        ways = "" if config.micro_batch == "auto" else "train.micro_batch=auto, or "
-        raise TrainingError(
-            f"step {step + 1}: out of memory with {min(rows, len(chosen))} pairs per forward pass, the longest of "
-            f"{max(map(len, chosen))} tokens. The update was not applied. "
-            f"Set {ways}train.gradient_checkpointing=true, or take shorter texts."
-        ) from error
+        if not adapts or rows == 1:
+            ways = "" if adapts else "train.micro_batch=auto, or "
+            raise TrainingError(
+                f"step {step + 1}: out of memory with {min(rows, _most_rows(chosen, world))} pairs per forward pass, "
+                f"the longest of {max(map(len, chosen))} tokens. The update was not applied. "
+                f"Set {ways}train.gradient_checkpointing=true, or take shorter texts."
+            ) from error
+        done = None
+    return None if adapts and world.any(done is None) else done
 
 
 def _accumulate(
-    backbone: Backbone, method: Learner, chosen: Sequence[Encoded], config: TrainConfig, rows: int
-) -> tuple[float, tuple[int, int, int]]:
-    """Forward and backward over one step, `rows` pairs at a time; gradients add up to those of the whole batch."""
+    backbone: Backbone,
+    method: Learner,
+    chosen: Sequence[Encoded],
+    config: TrainConfig,
+    rows: int,
+    world: World = ALONE,
+) -> tuple[float, float]:
+    """Forward and backward over this process's share of a step, `rows` pairs at a time; its loss and positions.
+
+    Over all passes of all processes gradients and losses add up to those of the whole batch. Where every pass is a
+    meeting, a process that has no pairs left passes one that weighs nothing.
+    """
     ordered = sorted(chosen, key=len)
+    own = world.share(ordered)
     target_tokens = sum(len(pair.target) for pair in chosen)
     weight = 1.0 / (target_tokens if config.loss == "token_mean" else len(chosen))
     loss, positions = 0.0, 0
-    for start in range(0, len(ordered), rows):
-        pairs = ordered[start : start + rows]
+    for start in range(0, _most_rows(chosen, world) if is_sharded(backbone.model) else len(own), rows):
+        pairs = own[start : start + rows]
+        if not pairs:
+            pairs, weight = ordered[:1], 0.0
         steering = for_batch(method, [pair.task for pair in pairs])
         batch = make_batch(backbone, steering, pairs)
         with steering.attach(backbone):
@@ -154,7 +179,12 @@ def _accumulate(
             (nll * weight).backward()  # type: ignore[no-untyped-call]
         loss += float(nll.detach()) * weight
         positions += batch.positions
-    return loss, (sum(len(pair) for pair in chosen), target_tokens, positions)
+    return loss, positions
+
+
+def _most_rows(chosen: Sequence[Encoded], world: World) -> int:
+    """Pairs of a batch that a process has at most."""
+    return -(-len(chosen) // world.size)
 
 
 def prepare_mode(backbone: Backbone, method: Trainable, config: TrainConfig) -> None:
@@ -197,6 +227,7 @@ def has_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Seed of torch's generators for one step, so that dropout does not depend on what ran before."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=7).digest())
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Seed of torch's generators for one step of one process, so that dropout does not depend on what ran before."""
+    text = f"{seed}/{step}/{rank}" if rank else f"{seed}/{step}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest())

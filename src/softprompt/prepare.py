@@ -1,0 +1,145 @@
+"""What a recipe's arms work on: data read, tokenised and checked against the window, before anything is written."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+
+from softprompt import data
+from softprompt.backbone import Backbone
+from softprompt.batch import Encoded, encode_pairs, encode_sources, positions_taken, require_fit
+from softprompt.config import Recipe
+from softprompt.console import say
+from softprompt.errors import ConfigError
+from softprompt.incontext import InContext
+from softprompt.labels import LabelWords, distinct_targets
+from softprompt.method_config import InContextConfig
+from softprompt.methods import METHODS, Method, Steering, Untuned, room_taken
+from softprompt.metrics import find_suite, with_bertscore, with_metrics
+from softprompt.quantize import require_libraries
+from softprompt.tasks import load_task
+from softprompt.truncate import cut_splits, rooms
+from softprompt.types import Example, Splits
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One arm, or a task of it, with its data read, tokenised and checked against the backbone's window."""
+
+    recipe: Recipe
+    examples: Sequence[Example]
+    """The training pairs as texts."""
+    train: Sequence[Encoded]
+    dev: Sequence[Encoded]
+    test: Sequence[Example]
+    splits: Mapping[str, Any]
+    """What splits.json keeps of train, dev and test: their sizes and checksums, and what was cut off them."""
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """What an answer may be, where the recipe wants label words."""
+        return label_choices(self.recipe, self.examples)
+
+
+def prepare(parts: Mapping[Key, Recipe]) -> dict[Key, Job]:
+    """Check every recipe on the weightless backbone before anything is written; those that ask for the same share it.
+
+    Raises:
+        ConfigError: no such suite, or nothing to train on.
+        DataError: malformed data, or texts that do not fit the window.
+        BackboneError: no such backbone, one that the method cannot steer, or no library to quantise it with.
+    """
+    known: list[tuple[Any, Backbone, Splits, Job]] = []
+    jobs = {}
+    for key, own in parts.items():
+        with_bertscore(with_metrics(find_suite(suite_of(own)), own.score.metrics), own.score.bertscore)
+        require_libraries(own.backbone.quantize)
+        asked = (own.backbone, own.data, own.seed)
+        if not any(asked == seen for seen, *_ in known):
+            plan = Backbone.plan(own.backbone.id, revision=own.backbone.revision, tokenizer=True)
+            splits = data.load(own.data, own.seed)
+            known.append((asked, plan, splits, _encoded(plan, own, splits)))
+        plan, splits, shared = next((plan, splits, job) for seen, plan, splits, job in known if seen == asked)
+        jobs[key] = _with_room(plan, replace(shared, recipe=own), splits)
+    return jobs
+
+
+def _encoded(plan: Backbone, recipe: Recipe, splits: Splits) -> Job:
+    train, dev = encode_pairs(plan, splits.train), encode_pairs(plan, splits.dev)
+    return Job(recipe, splits.train, train, dev, splits.test, data.record_of(splits))
+
+
+def _with_room(plan: Backbone, job: Job, splits: Splits) -> Job:
+    """The job with its texts cut to the window where the recipe says so; DataError if they do not fit."""
+    method = build_method(replace(plan, model=copy.deepcopy(plan.model)), job.recipe)  # some methods change the model
+    if method is not None and not job.train:
+        lacking = f"the task {job.recipe.data.task!r} has none" if job.recipe.data.task else "the data has none"
+        raise ConfigError(
+            f"data.train: method {job.recipe.method.name} needs training pairs, and {lacking}. "
+            "Set data.train=FILE, or method=untuned to score the backbone alone."
+        )
+    offset = room_taken(plan, method or build_untrained(plan, job.recipe, job.examples))
+    answer = answer_room(plan, job.recipe, job.examples)
+    if job.recipe.data.truncate == "source":
+        splits, cuts = cut_splits(plan, splits, rooms(plan, job.recipe, offset, answer))
+        job = _encoded(plan, job.recipe, splits)
+        job = replace(job, splits={name: {**job.splits[name], "cut": asdict(cut)} for name, cut in cuts.items()})
+        for name, cut in cuts.items():
+            if cut.examples:
+                say(f"{name}: {cut.examples} of {cut.of} sources cut at their end, by {cut.tokens} tokens")
+    _require_room(plan, job, offset, answer, learns=method is not None)
+    return job
+
+
+def _require_room(plan: Backbone, job: Job, offset: int, answer: int, *, learns: bool) -> None:
+    sources = encode_sources(plan, [example.source for example in job.test])
+    require_fit([len(row) for row in sources], plan.window, what="test sources", offset=offset + answer)
+    if learns:
+        limits = [limit for limit in (plan.window, job.recipe.train.max_length) if limit is not None]
+        room = min(limits) if limits else None
+        for what, pairs in (("training pairs", job.train), ("dev pairs", job.dev)):
+            require_fit([positions_taken(plan, pair) for pair in pairs], room, what=what, offset=offset)
+
+
+def label_choices(recipe: Recipe, train: Sequence[Example]) -> tuple[str, ...] | None:
+    """What an answer may be, where the recipe wants label words: those of its task, else the training targets."""
+    if not recipe.decode.labels:
+        return None
+    return data.label_words(recipe.data) or distinct_targets(train)
+
+
+def answer_room(backbone: Backbone, recipe: Recipe, train: Sequence[Example]) -> int:
+    """Positions of the window that an answer takes behind its source: none in an encoder's. Errors as `LabelWords`."""
+    labels, answer = label_choices(recipe, train), recipe.decode.max_new_tokens
+    if labels is not None:
+        answer = max(map(len, LabelWords.of(backbone, labels, recipe.decode).ids))
+    return answer if backbone.family == "causal" else 0
+
+
+def build_method(backbone: Backbone, recipe: Recipe) -> Method | None:
+    """The recipe's method on `backbone`, seeded by the recipe; None where nothing is trained."""
+    if recipe.method.name not in METHODS:
+        return None
+    torch.manual_seed(recipe.seed)
+    return METHODS[recipe.method.name](backbone, recipe.method)
+
+
+def build_untrained(backbone: Backbone, recipe: Recipe, examples: Sequence[Example]) -> Steering:
+    """The steering of a recipe by which nothing is trained; `examples`: the training pairs that it may show.
+
+    Raises:
+        ConfigError: see `InContext.build`.
+    """
+    if isinstance(recipe.method, InContextConfig):
+        return InContext.build(backbone, recipe.method, examples, recipe.seed)
+    return Untuned()
+
+
+def suite_of(recipe: Recipe) -> str:
+    """The recipe's own suite, else its task's, else `accuracy` where labels are learned, else `e2e`."""
+    otherwise = "accuracy" if recipe.data.labels else "e2e"
+    return recipe.score.suite or (load_task(recipe.data.task).suite if recipe.data.task else otherwise)
