@@ -78,7 +78,7 @@ def run_recipe(
     """
     require_known(allow_change, resume)
     with stoppable("stopped; what was done so far is kept. Run the same command with --resume to go on."):
-        arms = {arm: recipe.arm(arm) for arm in _order(recipe)}
+        arms = {arm: recipe.arm(arm) for arm in arm_order(recipe)}
         require_free(folder, resume)
         changed = difference(folder, recipe, arms)
         require_accepted(changed.changes, allow_change, folder)
@@ -195,7 +195,7 @@ def answer_room(backbone: Backbone, recipe: Recipe, train: Sequence[Example]) ->
     return answer if backbone.family == "causal" else 0
 
 
-def _order(recipe: Recipe) -> list[str]:
+def arm_order(recipe: Recipe) -> list[str]:
     """The untuned backbone first, then the method, then what it is compared with: as the table reads."""
     arms = list(recipe.arms())
     return [arm for arm in arms if arm == UNTUNED] + [arm for arm in arms if arm != UNTUNED]
