@@ -217,7 +217,7 @@ def slow(folder: Path, kind: str) -> None:
 def processes() -> ForkServerContext:
     """Processes that start in no time, torch being imported once in the server that they are forked from."""
     context = multiprocessing.get_context("forkserver")
-    heavy = ["softprompt.fit", "torch.utils.tensorboard", "transformers.models.gpt2.modeling_gpt2", "torch._dynamo"]
+    heavy = ["softprompt.sweep", "torch.utils.tensorboard", "transformers.models.gpt2.modeling_gpt2", "torch._dynamo"]
     context.set_forkserver_preload(["pytest", "peft", "sittings", *heavy])
     return context
 

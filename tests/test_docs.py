@@ -1,12 +1,14 @@
 """What the docs tell people to type is valid: links, commands, parts of recipes; the page of the Python API runs."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from softprompt.cli import app
 from softprompt.config import build
+from softprompt.grid import load_grid
 from softprompt.recipe_files import list_recipes
 from softprompt.recipes import expand, parse_yaml
 from softprompt.tasks import task_names
@@ -35,6 +37,14 @@ def test_commands_and_recipes_exist(page: Path) -> None:
     named = set(re.findall(r"softprompt run ([a-z][\w/-]*)(?=[\s`])", text))
     known = {info.name for info in list_recipes()} | {"mine"}
     assert named <= known, named - known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_sweeps_are_grids(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for line in re.findall(r"^softprompt sweep (.*)$|`softprompt sweep (.*?)`", text, re.MULTILINE):
+        recipe, *words = shlex.split("".join(line), comments=True)
+        assert len(load_grid(recipe, [word for word in words if "=" in word]).cells) > 1
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,7 +1,7 @@
 """Faults that a run must survive, each named by its number: damage, full disks, bad numbers, no memory, two at once.
 
 `make faults` runs them at full size and prints what each comes to; the default suite runs a part of each. Numbers 1 and
-2 are in test_kills.py, 5 in test_signals.py, 12 in test_resume.py.
+2 are in test_kills.py, 5 in test_signals.py, 12 in test_resume.py, 15 in test_sweep_kills.py.
 """
 
 import errno

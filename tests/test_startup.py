@@ -28,6 +28,7 @@ def run(arguments: list[str], command: list[str] = COMMAND) -> subprocess.Comple
         (["list", "tasks"], 0, "e2e"),
         (["list", "methods"], 0, "prefix"),
         (["run", "e2e", "train.lerning_rate=1"], 2, "unknown key 'train.lerning_rate'"),
+        (["sweep", "e2e", "seed=1,x"], 2, "cell 2-seed=x"),
         (["run", "no-such-recipe"], 2, "no-such-recipe"),
         (["nonsense"], 2, "nonsense"),
     ],
@@ -53,7 +54,10 @@ def processor_seconds() -> float:
     return spent.ru_utime + spent.ru_stime
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list", "recipes"], ["list", "backbones"], ["run", "e2e", "x=1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["list", "recipes"], ["list", "backbones"], ["run", "e2e", "x=1"], ["sweep", "e2e", "x=1,2"]],
+)
 def test_quick_commands_import_nothing_heavy(arguments: list[str]) -> None:
     code = f"""
 import sys

@@ -102,6 +102,48 @@ def _print_dry_run(recipe: Any, as_json: bool) -> None:
     print(json.dumps(asdict(plan), indent=2) if as_json else "\n".join(plan.lines()))
 
 
+@app.command("sweep")
+def sweep_command(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name, or a path to a YAML file.")],
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="KEY=V1,V2,... [KEY=VALUE]...", help="e.g. method.length=1,5,20 seed=1,2,3")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Sweep folder. Default: runs/<recipe name>-sweep.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in the folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count cells, parameters, steps and memory.")] = False,
+    as_json: Json = False,
+    offline: Offline = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run a recipe once for each combination of values; report mean and deviation over seeds."""
+    from softprompt.grid import load_grid
+
+    grid = load_grid(recipe, arguments)
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from softprompt import sweep, sweep_report
+    from softprompt.table import as_text
+
+    if dry_run:
+        plans = sweep.dry_sweep(grid)
+        print(_as_dicts(plans) if as_json else as_text(sweep.dry_table(plans)))
+        return
+    folder = out or Path("runs") / f"{grid.name}-sweep"
+    outcomes = sweep.run_sweep(grid, folder, resume=resume, quiet=quiet)
+    if as_json:
+        print(sweep_report.as_json(grid, outcomes))
+    else:
+        print(as_text(sweep_report.table(sweep_report.rows(grid, outcomes))))
+        print("\n".join(["", *sweep_report.notes(outcomes), f"Sweep folder: {folder} (start with README.md)"]))
+    sweep.require_done(outcomes)
+
+
+def _as_dicts(named: Any) -> str:
+    from dataclasses import asdict
+
+    return json.dumps({name: asdict(one) for name, one in named.items()}, indent=2)
+
+
 @app.command("inspect")
 def inspect_command(
     what: Annotated[str, typer.Argument(help="A recipe's name or file, a run folder, or a kept prompt.")],

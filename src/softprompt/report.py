@@ -12,6 +12,8 @@ from softprompt.files import write_text_atomic
 from softprompt.results import ArmResult
 from softprompt.table import as_markdown, metric_title, show_score
 
+CARD = "README.md"
+
 
 def table(results: Sequence[ArmResult]) -> list[list[str]]:
     """Header and one row an arm: scores, parameters, time, speed, memory."""
@@ -136,7 +138,7 @@ The resolved recipe:
 ```
 Versions, machine and data checksums are in `env.json`; every training step is in `metrics.jsonl`.
 """
-    write_text_atomic(folder / "README.md", text)
+    write_text_atomic(folder / CARD, text)
 
 
 def _sources(recipe: Recipe) -> str:

@@ -40,8 +40,8 @@ def difference(folder: Path, recipe: Recipe, arms: Mapping[str, Recipe]) -> Diff
         return Difference()
     old = _what_counts(load_recipe(str(folder / RECIPE)))
     arms = {arm: _what_counts(own) for arm, own in arms.items()}
-    unlike = _unlike(_flat(to_dict(old)), _flat(to_dict(_what_counts(recipe))))
-    found = [Change(key, f"{was!r} -> {now!r}") for key, was, now in unlike]
+    differ = unlike(to_dict(old), to_dict(_what_counts(recipe)))
+    found = [Change(key, f"{was!r} -> {now!r}") for key, was, now in differ]
     reached = {arm for arm in arms if arm not in old.arms() or old.arm(arm) != arms[arm]}
     known = read_env(folder).get("data", {})
     for arm, own in arms.items():
@@ -85,6 +85,14 @@ def require_known(allowed: Sequence[str], resume: bool) -> None:
             raise ConfigError(f"--allow-change {name}: expected a field of a recipe{nearest(name, known)}.")
 
 
+def unlike(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Dotted name, old and new value of each leaf by which two nested mappings differ; None where there is none."""
+    was, now = _flat(old), _flat(new)
+    return [
+        (key, was.get(key), now.get(key)) for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key)
+    ]
+
+
 def read_env(folder: Path) -> dict[str, Any]:
     """env.json of a run; empty where there is none or it cannot be read as one."""
     try:
@@ -97,12 +105,6 @@ def read_env(folder: Path) -> dict[str, Any]:
 def _what_counts(recipe: Recipe) -> Recipe:
     """The recipe without what is only shown."""
     return recipe.model_copy(update={"published": None})
-
-
-def _unlike(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    return [
-        (key, old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
-    ]
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
