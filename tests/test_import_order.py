@@ -11,12 +11,12 @@ import softprompt
 ROOT = Path(softprompt.__file__).parent
 FLOW = (
     *("errors", "types", "recipes", "recipe_files", "tasks", "parts", "method_config", "published"),
-    *("data_config", "config"),
+    *("data_config", "train_config", "config"),
     *("template", "data", "table", "metrics", "segments", "files", "console"),
     *("fetch", "lock", "signals", "machine", "inject", "quantize", "backbone"),
     *("embed", "positions", "forms", "artefact", "prompt", "init", "methods"),
     *("per_row", "multitask", "batch", "truncate", "incontext", "loss", "labels", "decode"),
-    *("ensemble", "attached", "adafactor", "optim", "train", "checkpoint", "fit", "fit_tasks"),
+    *("ensemble", "attached", "adafactor", "optim", "steps", "train", "checkpoint", "fit", "fit_tasks"),
     *("resume", "folder", "run", "ensemble_runs", "plan", "inspection", "data_inspection"),
     *("report", "listing", "cli", "__main__"),
 )

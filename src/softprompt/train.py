@@ -16,13 +16,14 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from softprompt.backbone import Backbone
-from softprompt.batch import Encoded, Plan, make_batch
-from softprompt.config import TrainConfig
+from softprompt.batch import Encoded, make_batch, sides
 from softprompt.errors import ConfigError, TrainingError
 from softprompt.loss import target_nll
 from softprompt.methods import Trainable
-from softprompt.multitask import Learner, for_batch
+from softprompt.multitask import Learner, for_batch, of_task
 from softprompt.optim import learning_rate
+from softprompt.steps import Plan
+from softprompt.train_config import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,10 @@ class StepRecord:
 
 
 def total_steps(config: TrainConfig, plan: Plan) -> int:
-    """`max_steps` where given, else epochs x steps an epoch, rounded up."""
+    """`max_steps` where given, else the steps of `epochs`, rounded up."""
     if config.max_steps is not None:
         return config.max_steps
-    return math.ceil(config.epochs * plan.steps_per_epoch)
+    return plan.steps_in(config.epochs)
 
 
 def training_steps(
@@ -76,12 +77,12 @@ def training_steps(
     """
     if config.gradient_checkpointing:
         backbone.enable_gradient_checkpointing()
-    plan = make_plan(pairs, config, seed)
+    plan = make_plan(backbone, method, pairs, config, seed)
     total = total_steps(config, plan)
     batches = plan.from_step(start)
     parameters = list(method.trainable().values())
     optimizer.zero_grad(set_to_none=True)  # an earlier call may have ended in the middle of a step
-    rows = (micro_batch if config.micro_batch == "auto" else config.micro_batch) or config.batch_size
+    rows = (micro_batch if config.micro_batch == "auto" else config.micro_batch) or plan.most_rows
     for step in range(start, total):
         prepare_mode(backbone, method, config)
         rate = learning_rate(config, step, total)
@@ -103,13 +104,17 @@ def training_steps(
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        yield StepRecord(step + 1, (step + 1) / plan.steps_per_epoch, loss, rate, norm, *seen, rows)
+        yield StepRecord(step + 1, plan.passes(step + 1), loss, rate, norm, *seen, rows)
 
 
-def make_plan(pairs: Sequence[Encoded], config: TrainConfig, seed: int) -> Plan:
+def make_plan(backbone: Backbone, method: Learner, pairs: Sequence[Encoded], config: TrainConfig, seed: int) -> Plan:
     """The batches of the run."""
     tasks = tuple(pair.task for pair in pairs)
-    return Plan(tuple(len(pair) for pair in pairs), config.batch_size, seed, tasks, config.mixing == "equal")
+    lengths, equal = tuple(map(len, pairs)), config.mixing == "equal"
+    if config.batch_tokens is None:
+        return Plan(lengths, config.batch_size, seed, tasks, equal)
+    read = tuple(sides(backbone, of_task(method, pair.task), pair) for pair in pairs)
+    return Plan(lengths, config.batch_size, seed, tasks, equal, config.batch_tokens, read)
 
 
 def _within_memory(
