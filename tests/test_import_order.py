@@ -15,7 +15,7 @@ FLOW = (
     *("template", "data", "table", "metrics", "segments", "files", "console"),
     *("fetch", "lock", "signals", "machine", "inject", "quantize", "backbone"),
     *("embed", "positions", "forms", "artefact", "prompt", "init", "methods"),
-    *("per_row", "multitask", "batch", "truncate", "incontext", "loss", "labels", "decode"),
+    *("per_row", "multitask", "batch", "truncate", "incontext", "chunked", "loss", "labels", "decode"),
     *("ensemble", "attached", "adafactor", "optim", "steps", "train", "checkpoint", "fit", "fit_tasks"),
     *("resume", "folder", "run", "ensemble_runs", "plan", "inspection", "data_inspection"),
     *("report", "listing", "cli", "__main__"),
