@@ -13,7 +13,7 @@ FLOW = (
     *("errors", "types", "recipes", "recipe_files", "tasks", "parts", "method_config", "published"),
     *("data_config", "train_config", "config"),
     *("template", "data", "table", "metrics", "segments", "files", "console"),
-    *("fetch", "lock", "signals", "machine", "inject", "quantize", "backbone"),
+    *("fetch", "lock", "signals", "machine", "ahead", "inject", "quantize", "backbone"),
     *("embed", "positions", "forms", "artefact", "prompt", "init", "methods"),
     *("per_row", "multitask", "batch", "truncate", "incontext", "chunked", "loss", "labels", "decode"),
     *("ensemble", "attached", "adafactor", "optim", "steps", "train", "checkpoint", "fit", "fit_tasks"),

@@ -67,11 +67,16 @@ class Batch:
         return self.input_ids_BT.numel() + target
 
     def to(self, device: torch.device) -> "Batch":
+        return self._changed(lambda part: part.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """In memory that a CUDA device copies from while the host goes on."""
+        return self._changed(Tensor.pin_memory)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         parts = {name: getattr(self, name) for name in self.__slots__}
-        moved: dict[str, Any] = {
-            name: part.to(device, non_blocking=True) for name, part in parts.items() if isinstance(part, Tensor)
-        }
-        return replace(self, **moved)
+        changed: dict[str, Any] = {name: change(part) for name, part in parts.items() if isinstance(part, Tensor)}
+        return replace(self, **changed)
 
     def inputs(self) -> dict[str, Tensor]:
         """Arguments of the backbone's forward, and of `generate`."""
@@ -164,11 +169,16 @@ def batches_by_length(rows: Sequence[Sized], size: int) -> list[list[int]]:
 
 def make_batch(backbone: Backbone, steering: Steering | PerRow, pairs: Sequence[Encoded]) -> Batch:
     """Pairs as `backbone` reads them in training under `steering`, on its device."""
+    return make_host_batch(backbone, steering, pairs).to(backbone.device)
+
+
+def make_host_batch(backbone: Backbone, steering: Steering | PerRow, pairs: Sequence[Encoded]) -> Batch:
+    """The same, still on the CPU."""
     sources = placed(backbone, steering, [pair.source for pair in pairs])
     pairs = [Encoded(source, pair.target) for source, pair in zip(sources, pairs, strict=True)]
     if backbone.family == "causal":
-        return collate(pairs, backbone.pad_id).to(backbone.device)
-    return collate_seq2seq(pairs, backbone.pad_id, backbone.shifted).to(backbone.device)
+        return collate(pairs, backbone.pad_id)
+    return collate_seq2seq(pairs, backbone.pad_id, backbone.shifted)
 
 
 def make_source_batch(backbone: Backbone, steering: Steering | PerRow, sources: Sequence[Sequence[int]]) -> Batch:

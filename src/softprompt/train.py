@@ -6,7 +6,7 @@ trainable tensors and the optimiser's moments, so a run that is restored from th
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +15,13 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from softprompt.ahead import ahead
 from softprompt.backbone import Backbone
-from softprompt.batch import Encoded, make_batch, sides
+from softprompt.batch import Batch, Encoded, make_batch, make_host_batch, sides
 from softprompt.errors import ConfigError, TrainingError
 from softprompt.loss import target_nll
 from softprompt.methods import Trainable
-from softprompt.multitask import Learner, for_batch, of_task
+from softprompt.multitask import Learner, MultiTask, for_batch, of_task
 from softprompt.optim import learning_rate
 from softprompt.steps import Plan
 from softprompt.train_config import TrainConfig
@@ -79,18 +80,18 @@ def training_steps(
         backbone.enable_gradient_checkpointing()
     plan = make_plan(backbone, method, pairs, config, seed)
     total = total_steps(config, plan)
-    batches = plan.from_step(start)
     parameters = list(method.trainable().values())
     optimizer.zero_grad(set_to_none=True)  # an earlier call may have ended in the middle of a step
     rows = (micro_batch if config.micro_batch == "auto" else config.micro_batch) or plan.most_rows
+    batches = _collated(backbone, method, pairs, plan.from_step(start), lambda: rows)
     for step in range(start, total):
         prepare_mode(backbone, method, config)
         rate = learning_rate(config, step, total)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, total, group["highest"])
-        indices = next(batches)
-        chosen = [pairs[i] for i in indices]
-        while (done := _within_memory(backbone, method, chosen, config, rows, step_seed(seed, step), step)) is None:
+        indices, ready = next(batches)
+        chosen, drawn = [pairs[i] for i in indices], step_seed(seed, step)
+        while (done := _within_memory(backbone, method, chosen, config, rows, drawn, step, ready)) is None:
             optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
             rows = max(1, min(rows, len(chosen)) // 2)
@@ -125,11 +126,12 @@ def _within_memory(
     rows: int,
     generator_seed: int,
     step: int,
+    ready: "Ready | None" = None,
 ) -> tuple[float, tuple[int, int, int]] | None:
     """`_accumulate`, or None where memory ran out and fewer rows may be tried: nothing holds on to the failed pass."""
     torch.manual_seed(generator_seed)
     try:
-        return _accumulate(backbone, method, chosen, config, rows)
+        return _accumulate(backbone, method, chosen, config, rows, ready)
     except torch.OutOfMemoryError as error:
         if config.micro_batch == "auto" and rows > 1:
             return None
@@ -142,17 +144,26 @@ def _within_memory(
 
 
 def _accumulate(
-    backbone: Backbone, method: Learner, chosen: Sequence[Encoded], config: TrainConfig, rows: int
+    backbone: Backbone,
+    method: Learner,
+    chosen: Sequence[Encoded],
+    config: TrainConfig,
+    rows: int,
+    ready: "Ready | None" = None,
 ) -> tuple[float, tuple[int, int, int]]:
-    """Forward and backward over one step, `rows` pairs at a time; gradients add up to those of the whole batch."""
-    ordered = sorted(chosen, key=len)
+    """Forward and backward over one step, `rows` pairs at a time; gradients add up to those of the whole batch.
+
+    `ready` are the step's batches where they were collated before, of so many rows.
+    """
     target_tokens = sum(len(pair.target) for pair in chosen)
     weight = 1.0 / (target_tokens if config.loss == "token_mean" else len(chosen))
     loss, positions = 0.0, 0
-    for start in range(0, len(ordered), rows):
-        pairs = ordered[start : start + rows]
+    for number, pairs in enumerate(_forward_passes(chosen, rows)):
         steering = for_batch(method, [pair.task for pair in pairs])
-        batch = make_batch(backbone, steering, pairs)
+        if ready is not None and ready[0] == rows:
+            batch = ready[1][number].to(backbone.device)
+        else:
+            batch = make_batch(backbone, steering, pairs)
         with steering.attach(backbone):
             with autocast(backbone.device, config.precision, backbone.model.dtype):
                 nll = target_nll(backbone, batch)
@@ -160,6 +171,42 @@ def _accumulate(
         loss += float(nll.detach()) * weight
         positions += batch.positions
     return loss, (sum(len(pair) for pair in chosen), target_tokens, positions)
+
+
+Ready = tuple[int, Sequence[Batch]]
+"""Pairs per forward pass, and a step's batches of so many."""
+
+
+def _forward_passes(chosen: Sequence[Encoded], rows: int) -> Iterator[Sequence[Encoded]]:
+    """A step's pairs by length, `rows` at a time."""
+    ordered = sorted(chosen, key=len)
+    return (ordered[start : start + rows] for start in range(0, len(ordered), rows))
+
+
+def _collated(
+    backbone: Backbone,
+    method: Learner,
+    pairs: Sequence[Encoded],
+    plan: Iterator[list[int]],
+    rows: Callable[[], int],
+) -> Iterator[tuple[list[int], Ready | None]]:
+    """Each step's pairs, on a CUDA device with its batches, made and pinned by a thread while the device computes.
+
+    Not those of several tasks: what stands in their rows is decided by the prompts as they are in the step.
+    """
+    if isinstance(method, MultiTask) or not _computes_beside_the_host(backbone.device):
+        return ((indices, None) for indices in plan)
+
+    def made(indices: list[int]) -> tuple[list[int], Ready]:
+        size = rows()
+        passes = _forward_passes([pairs[index] for index in indices], size)
+        return indices, (size, [make_host_batch(backbone, method, part).pinned() for part in passes])
+
+    return ahead(map(made, plan))
+
+
+def _computes_beside_the_host(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 def prepare_mode(backbone: Backbone, method: Trainable, config: TrainConfig) -> None:
