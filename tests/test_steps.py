@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import factories
 import pytest
@@ -13,6 +14,7 @@ from softprompt.config import load_recipe
 from softprompt.errors import ConfigError
 from softprompt.method_config import DePT, PrefixTuning, PromptTuning
 from softprompt.methods import METHODS
+from softprompt.multitask import MultiTask
 from softprompt.optim import make_optimizer
 from softprompt.plan import dry_run
 from softprompt.steps import Plan
@@ -140,6 +142,17 @@ def test_a_step_computes_no_more_positions_than_the_budget(family: str, method: 
     assert 60 < max(record.positions for record in records) <= 90
     assert [record.epoch for record in records if record.epoch % 1 == 0] == [1.0, 2.0]
     assert sum(record.tokens for record in records) == 2 * sum(map(len, pairs)) and records[-1].epoch == 2.0
+
+
+def test_of_several_tasks_each_prompt_counts_in_its_own_rows() -> None:
+    bone = factories.backbone("gpt2")
+    own = {"tea": PromptTuning(length=2, init="normal"), "pie": PromptTuning(length=20, init="normal")}
+    learner = MultiTask({task: METHODS["prompt"](bone, config) for task, config in own.items()})
+    pairs = [replace(pair, task=("tea", "pie")[index % 2]) for index, pair in enumerate(factories.pairs(20))]
+    config = TrainConfig(batch_tokens=120, epochs=2, precision="float32")
+    records = list(training_steps(bone, learner, make_optimizer(learner, config), pairs, config, seed=7))
+    assert 80 < max(record.positions for record in records) <= 120
+    assert sum(record.tokens for record in records) == 2 * sum(map(len, pairs))
 
 
 def test_batch_size_beside_a_budget_is_refused() -> None:
