@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -11,29 +12,65 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 
+from softprompt import data
 from softprompt.backbone import Backbone, default_device, quiet_transformers
+from softprompt.batch import Encoded
 from softprompt.data.e2e import read_e2e
+from softprompt.data_config import DataConfig
 from softprompt.inject import install
 from softprompt.machine import environment, peak_memory_bytes, reset_peak_memory
 from softprompt.types import Example
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+ASSETS = Path(__file__).resolve().parents[1] / "src" / "softprompt" / "assets"
+TOKENIZER = ASSETS / "backbone"
+"""The bundled tokenizer: its ids are below every bundled config's vocabulary."""
+TINY: dict[str, int] = {
+    **dict.fromkeys(["n_embd", "hidden_size", "d_model"], 32),
+    **dict.fromkeys(["n_layer", "num_hidden_layers", "num_layers", "num_decoder_layers"], 2),
+    **dict.fromkeys(["n_head", "num_attention_heads", "num_key_value_heads", "num_heads"], 4),
+    **dict.fromkeys(["intermediate_size", "d_ff"], 48),
+    **{"d_kv": 8, "vocab_size": 4096},
+}
+"""Changes that make any of the configs a matter of milliseconds."""
 PAPER_LENGTH = 5
 """Prefix length of Li & Liang's E2E runs, in virtual tokens."""
 
 
-def random_model(config_folder: str = "gpt2", seed: int = 0) -> PreTrainedModel:
-    """The architecture of a bundled config with random weights, frozen, in eval mode."""
-    folder = Path(__file__).resolve().parents[1] / "src" / "softprompt" / "assets" / "configs" / config_folder
+def random_model(
+    config_folder: str = "gpt2", seed: int = 0, *, tiny: bool = False, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """The architecture of a bundled config with random weights, frozen, in eval mode; `tiny`: two narrow layers."""
+    config = AutoConfig.from_pretrained(ASSETS / "configs" / config_folder)
+    if tiny:
+        for key in TINY.keys() & config.to_dict().keys():
+            setattr(config, key, TINY[key])
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     torch.manual_seed(seed)
-    with quiet_transformers():
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-    return model.to(default_device()).eval().requires_grad_(False)
+    with quiet_transformers(), default_device():  # weights of billions are drawn where they stay
+        model = auto.from_config(config, dtype=dtype)
+    return model.eval().requires_grad_(False)
 
 
-def backbone(model: PreTrainedModel, tokenizer_folder: Path) -> Backbone:
+def synthetic_pairs(model: PreTrainedModel, count: int, seed: int = 0) -> list[Encoded]:
+    """Random tokens in the lengths of E2E's pairs: means 28.5 and 27.8 (Li & Liang, Table 1)."""
+    draw, last = random.Random(seed), model.get_input_embeddings().weight.shape[0] - 1
+
+    def ids(mean: float, deviation: float) -> tuple[int, ...]:
+        return tuple(draw.randint(3, last) for _ in range(max(4, round(draw.gauss(mean, deviation)))))
+
+    return [Encoded(ids(28.5, 6), ids(27.8, 9)) for _ in range(count)]
+
+
+def some_sources(count: int) -> list[str]:
+    """Sources of the bundled task: real text of E2E's length."""
+    splits = data.load(DataConfig(task="gazette"), 1)
+    return list(dict.fromkeys(example.source for example in splits.test))[:count]
+
+
+def backbone(model: PreTrainedModel, tokenizer_folder: Path = TOKENIZER) -> Backbone:
     """`model` as a softprompt backbone with the tokenizer of `tokenizer_folder`."""
     install(model)
     return Backbone("random", model, AutoTokenizer.from_pretrained(tokenizer_folder))

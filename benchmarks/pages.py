@@ -13,8 +13,9 @@ HEAD = """# Speed and memory
 
 Made by `python benchmarks/pages.py` from `benchmarks/results/*.json`; each file names its machine and commit. Every
 comparison runs in one process, the arms taking turns, and a ratio is the median over rounds: the machines are shared
-and noisy, so read ratios, not seconds. Nothing here was run on a GPU.
+and noisy, so read ratios, not seconds.
 """
+NO_GPU = "Nothing here was run on a GPU.\n"
 
 
 def read(name: str) -> dict[str, Any]:
@@ -100,6 +101,113 @@ def scoring_section(result: dict[str, Any]) -> str:
 """
 
 
+def length_section(result: dict[str, Any]) -> str:
+    """Prefix length."""
+    setting, ratios = result["setting"], result["ratios"]
+    lengths = setting["lengths"]
+    rows = "\n".join(
+        f"| {length} | " + " | ".join(f"{ratios[kind][f'speed_vs_peft_{length}']:.2f}x" for kind in ratios) + " |"
+        for length in lengths
+    )
+    grown = [f"{kind} {found['growth_ours']:.2f}x (PEFT {found['growth_peft']:.2f}x)" for kind, found in ratios.items()]
+    return f"""## Prefix length
+`python benchmarks/prefix_length.py`: {setting["backbone"]}, batches of {setting["batch"]}, {setting["rows"]} rows x
+{setting["beams"]} beams, {setting["new_tokens"]} new tokens, {setting["precision"]}, {setting["rounds"]} rounds.
+
+| P | training steps against PEFT's | decoding against PEFT's |
+|---:|---:|---:|
+{rows}
+
+Time at P={max(sorted(lengths)[:6])} over that at P={min(lengths)}: {", ".join(grown)}.
+{machine(result)}
+"""
+
+
+def memory_section(result: dict[str, Any]) -> str:
+    """Peaks by batch size and prefix length."""
+    cells = result["cells"]
+    batches = list(dict.fromkeys(cell["batch"] for cell in cells))
+    rows: dict[tuple[str, int | None], list[str]] = {}
+    for cell in cells:
+        rows.setdefault((cell["arm"], cell["prefix_length"]), []).append(mib(cell["peak_bytes"]))
+    lines = "\n".join(
+        f"| {arm} | {length or '-'} | " + " | ".join(found) + " |" for (arm, length), found in rows.items()
+    )
+    return f"""## Memory of training
+`python benchmarks/memory.py`: {result["setting"]["backbone"]}, {result["setting"]["precision"]}; peak MiB above the
+loaded model in the first two steps, by pairs a step.
+
+| arm | P | {" | ".join(map(str, batches))} |
+|---|---:{"|---:" * len(batches)}|
+{lines}
+
+{machine(result)}
+"""
+
+
+def overhead_section(result: dict[str, Any]) -> str:
+    """What surrounds the steps."""
+    setting, marks, found = result["setting"], result["start_seconds"], result["surround"]
+    step, each = found["step_seconds"], found["checkpoint_seconds"]
+    return f"""## Around the steps
+`python benchmarks/overhead.py`: {setting["backbone"]}, batches of {setting["batch"]}, {setting["precision"]}. From the
+start of a process: imports {marks["imports"]:.1f} s, backbone loaded {marks["backbone"]:.1f} s, data tokenised
+{marks["data"]:.1f} s, first step done {marks["first_step"]:.1f} s. A step takes {step:.3f} s; its line in the
+log with TensorBoard adds {found["log_share"]:.2%}, a checkpoint every {setting["save_every"]} steps
+({each:.3f} s each) {found["checkpoint_share"]:.2%}.
+{machine(result)}
+"""
+
+
+def gpu_section(result: dict[str, Any]) -> str:
+    """Training and decoding on a CUDA device."""
+    parts, setting, lines = result["parts"], result["setting"], []
+    titles = {
+        "gpt2_medium": "GPT-2 medium, prefix P=5",
+        "t5_base": "T5-base, prompt P=100",
+        "llama_7b": "Llama 7B, prefix P=20",
+    }
+    for name in titles.keys() & parts.keys():
+        found = parts[name]
+        speed = found["steps_per_second"]
+        lines.append(
+            f"| {titles[name]}, batches of {found['batch']} | {speed['ours']:.1f} steps/s | {speed['peft']:.1f} | "
+            f"{found['speed_vs_peft']:.2f}x |"
+        )
+    for length, ratio in parts.get("decode", {}).get("speed_vs_peft", {}).items():
+        speed = parts["decode"]["tokens_per_second"]
+        ours, theirs = speed[f"ours_{length}"], speed[f"peft_{length}"]
+        lines.append(f"| GPT-2 medium, decoding, P={length} | {ours:.0f} tokens/s | {theirs:.0f} | {ratio:.2f}x |")
+    said = ""
+    if "gpt2_medium" in parts:
+        said += (
+            f"GPT-2 medium's step reaches {parts['gpt2_medium']['share_of_hardware']:.1%} of the device's rate in one "
+            "large matrix product (the file states the formula).\n"
+        )
+    if "e2e_run" in parts:
+        run = parts["e2e_run"]
+        said += f"The paper's E2E training, {run['epochs']} x {run['pairs']:,} pairs: {run['seconds']:.0f} s.\n"
+    table = "\n".join(sorted(lines))
+    return f"""## On a GPU
+`python benchmarks/gpu.py`: random weights in {setting["dtype"]}, {setting["rounds"]} rounds.
+
+| | ours | PEFT | ratio |
+|---|---:|---:|---:|
+{table}
+
+{said}{machine(result)}
+"""
+
+
+LATER = {
+    "prefix_length": length_section,
+    "memory": memory_section,
+    "overhead": overhead_section,
+    "gpu": gpu_section,
+}
+"""Results that may not be there yet, and their sections."""
+
+
 COMPARISON = """# Methods side by side
 
 Made by `python benchmarks/pages.py` from `benchmarks/results/*.json`. Small frozen models, few pairs, greedy decoding,
@@ -160,7 +268,9 @@ instruction or from random numbers.
 def main() -> None:
     """Write the pages."""
     sections = [train_section(read("train_step")), decode_section(read("decode")), scoring_section(read("scoring"))]
-    page = "\n".join([HEAD, *sections])
+    there = {name: section for name, section in LATER.items() if (RESULTS / f"{name}.json").exists()}
+    sections += [section(read(name)) for name, section in there.items()]
+    page = "\n".join([HEAD + ("" if "gpu" in there else NO_GPU), *sections])
     (ROOT / "docs" / "performance.md").write_text(page, encoding="utf-8")
     quality = "python benchmarks/quality.py --recipe"
     e2e = f"{quality} benchmarks/recipes/methods-e2e.yaml -- data.dir=FOLDER backbone=FOLDER"

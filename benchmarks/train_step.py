@@ -52,37 +52,46 @@ def ours(bone: Backbone, method: Method, pairs: list[Encoded], config: TrainConf
     return run
 
 
-def peft_batches(pairs: list[Encoded], pad: int) -> Iterator[dict[str, Tensor]]:
-    """Shuffled batches, right-padded to the longest row, labels -100 on source and pads: what a Trainer feeds."""
+def peft_batches(pairs: list[Encoded], pad: int, batch: int, *, apart: bool) -> Iterator[dict[str, Tensor]]:
+    """Shuffled batches, right-padded to the longest row, labels -100 on source and pads: what a Trainer feeds.
+
+    `apart`: for an encoder-decoder, whose labels are the target alone.
+    """
     generator = random.Random(1)
     while True:
         order = list(range(len(pairs)))
         generator.shuffle(order)
-        for start in range(0, len(order) - BATCH, BATCH):
-            rows = [pairs[i] for i in order[start : start + BATCH]]
-            longest = max(len(row) for row in rows)
-            ids = [[*r.source, *r.target] + [pad] * (longest - len(r)) for r in rows]
-            labels = [[-100] * len(r.source) + list(r.target) + [-100] * (longest - len(r)) for r in rows]
-            mask = [[1] * len(r) + [0] * (longest - len(r)) for r in rows]
+        for start in range(0, len(order) - batch + 1, batch):
+            rows = [pairs[i] for i in order[start : start + batch]]
+            read = [list(r.source) if apart else [*r.source, *r.target] for r in rows]
+            labels = [list(r.target) if apart else [-100] * len(r.source) + list(r.target) for r in rows]
             yield {
-                "input_ids": torch.tensor(ids),
-                "labels": torch.tensor(labels),
-                "attention_mask": torch.tensor(mask),
+                "input_ids": padded(read, pad),
+                "labels": padded(labels, -100),
+                "attention_mask": padded([[1] * len(row) for row in read], 0),
             }
 
 
-def theirs(model: Any, pairs: list[Encoded], pad: int, lr: float, precision: str, steps: int) -> Callable[[], None]:
-    """`steps` steps of PEFT's prefix-tuning in a plain loop."""
+def padded(rows: list[list[int]], value: int) -> Tensor:
+    """Rows as one tensor."""
+    longest = max(map(len, rows))
+    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+
+
+def theirs(
+    model: Any, pairs: list[Encoded], pad: int, lr: float, precision: str, steps: int, batch: int = BATCH
+) -> Callable[[], None]:
+    """`steps` steps of what PEFT put on `model`, in a plain loop."""
     device = next(model.parameters()).device
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.0, fused=True)
-    batches = peft_batches(pairs, pad)
+    batches = peft_batches(pairs, pad, batch, apart=model.config.is_encoder_decoder)
 
     def run() -> None:
         for _ in range(steps):
-            batch = {name: tensor.to(device) for name, tensor in next(batches).items()}
+            inputs = {name: tensor.to(device) for name, tensor in next(batches).items()}
             with autocast(device, precision):
-                loss = model(**batch).loss
+                loss = model(**inputs).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()

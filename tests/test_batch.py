@@ -1,18 +1,14 @@
-"""Text to ids, ids to padded rows, and which rows make up which step."""
+"""Text to ids, and ids to padded rows."""
 
-import itertools
 from pathlib import Path
 
 import factories
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from softprompt.backbone import Backbone
 from softprompt.batch import (
     Encoded,
-    Plan,
     collate,
     collate_sources,
     encode_pairs,
@@ -135,47 +131,3 @@ def test_require_fit_says_how_many_which_and_what_there_is_room_for() -> None:
         require_fit([11, 9, 14, 10], 12, what="training pairs", offset=2)
     for part in ("2 of 4 training pairs", "at most 10 tokens", "12 beside 2 positions", "got 14 in number 3"):
         assert part in str(caught.value)
-
-
-plans = st.builds(
-    Plan,
-    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=130).map(tuple),
-    batch_size=st.integers(1, 9),
-    seed=st.integers(0, 2**32 - 1),
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(plans, st.integers(0, 3))
-def test_every_example_comes_exactly_once_an_epoch(plan: Plan, epoch: int) -> None:
-    per_epoch = plan.steps_per_epoch
-    batches = list(itertools.islice(plan.from_step(epoch * per_epoch), per_epoch))
-    assert sorted(itertools.chain(*batches)) == list(range(len(plan.lengths)))
-    sizes = sorted(map(len, batches), reverse=True)
-    assert all(size == plan.batch_size for size in sizes[:-1]) and 1 <= sizes[-1] <= plan.batch_size
-
-
-@settings(max_examples=60, deadline=None)
-@given(plans, st.integers(0, 60))
-def test_batches_from_a_step_are_those_of_a_run_that_got_there(plan: Plan, step: int) -> None:
-    whole = list(itertools.islice(plan.from_step(0), step + 5))
-    assert list(itertools.islice(plan.from_step(step), 5)) == whole[step:]
-
-
-def test_epochs_and_seeds_shuffle_differently() -> None:
-    def epoch(seed: int, number: int) -> list[list[int]]:
-        plan = Plan(tuple(range(1, 41)), 4, seed)
-        return list(itertools.islice(plan.from_step(10 * number), 10))
-
-    orders = [epoch(seed, number) for seed in (1, 2) for number in (0, 1)]
-    assert all(one != other for one, other in itertools.combinations(orders, 2))
-    assert epoch(1, 0) == orders[0]
-
-
-def test_batches_hold_similar_lengths_but_come_in_random_order() -> None:
-    plan = Plan(tuple(length for length in range(1, 101) for _ in range(4)), 8, 7)
-    batches = list(itertools.islice(plan.from_step(0), plan.steps_per_epoch))
-    spread = [max(plan.lengths[i] for i in batch) - min(plan.lengths[i] for i in batch) for batch in batches]
-    assert max(spread) <= 2
-    means = [sum(plan.lengths[i] for i in batch) for batch in batches]
-    assert means != sorted(means)

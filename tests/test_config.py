@@ -62,6 +62,7 @@ def test_defaults(tmp_path: Path) -> None:
     got = load_recipe(write(tmp_path, "data: {task: gazette}"))
     assert (got.version, got.name, got.seed, got.untuned, got.compare) == (1, "r", 101, True, {})
     weights = {"id": "bundled", "revision": None, "dtype": "float32", "attention": "sdpa", "quantize": None}
+    weights["shard"] = False
     assert got.backbone.model_dump() == weights
     assert got.method == PrefixTuning() and got.method.model_dump() == {
         "name": "prefix",

@@ -1,10 +1,13 @@
 """Generation: order, limits, bans, and that nothing but the recipe decides."""
 
+from pathlib import Path
+
 import factories
 import pytest
 import torch
+from transformers import AutoTokenizer
 
-from softprompt.backbone import Backbone
+from softprompt.backbone import Backbone, resolve
 from softprompt.batch import encode_sources
 from softprompt.config import DecodeConfig
 from softprompt.decode import Decoded, decode_texts, generation_options, newline_ids
@@ -12,6 +15,7 @@ from softprompt.errors import DataError
 from softprompt.methods import Untuned
 
 PHRASES = factories.texts(5)
+SHARED = Path(__file__).parents[2] / "shared"
 
 
 def decode(bone: Backbone, seed: int = 0, **options: object) -> list[Decoded]:
@@ -57,6 +61,17 @@ def test_newlines_are_banned_unless_allowed() -> None:
     assert {row.text for row in greedy(bone, ban_newline=False)} == {""}  # nothing but white space
     assert all(row.text for row in greedy(bone, min_new_tokens=10))
     assert bone.eos_id not in (generation_options(bone, DecodeConfig()).suppress_tokens or [])
+
+
+@pytest.mark.parametrize("name", ["bundled", "gpt2", "t5"])
+def test_newlines_are_found_whichever_way_tokens_are_decoded(name: str) -> None:
+    folder = Path(resolve("bundled")) if name == "bundled" else SHARED / "tokenizers" / name
+    if not folder.is_dir():
+        pytest.skip(f"{name}'s tokenizer files are not beside this checkout")
+    tokenizer, bone = AutoTokenizer.from_pretrained(folder), factories.backbone("gpt2", vocab_size=50257)
+    texts = [tokenizer.decode([index]) for index in range(len(tokenizer))]
+    want = [index for index, text in enumerate(texts) if "\n" in text and index != tokenizer.eos_token_id]
+    assert newline_ids(Backbone(name, bone.model, tokenizer)) == (want or None)
 
 
 def test_white_space_is_made_single() -> None:

@@ -63,8 +63,10 @@ def test_several_processes_have_the_losses_of_one(
 
 
 @pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("changes", [{"loss": "sentence_sum", "micro_batch": 1}, {"gradient_checkpointing": True}])
-def test_so_have_they_with_accumulation_and_recomputation(
+@pytest.mark.parametrize(
+    "changes", [{"loss": "sentence_sum", "micro_batch": 1}, {"gradient_checkpointing": True}, {"at_once": 200}]
+)
+def test_so_have_they_with_accumulation_recomputation_and_chunks(
     split: bool, changes: dict[str, Any], alone: dict[Any, Any]
 ) -> None:
     assert assert_same_run("prefix", "gpt2", 4, split, alone, lr=1e-3, **changes) < 1e-6

@@ -79,7 +79,12 @@ def test_resumed_equals_never_stopped_wherever_it_was(
     assert_same(result(tmp_path), result(tmp_path_factory.mktemp("whole")))
 
 
-@pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"micro_batch": 2}, {"select": "last"}])
+BY_EPOCH = {"batch_tokens": 50, "batch_size": 10, "eval_every": None, "save_every": None}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"gradient_checkpointing": True}, {"micro_batch": 2}, {"select": "last"}, BY_EPOCH], ids=str
+)
 def test_resumed_equals_never_stopped_under_other_settings(
     changes: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +103,14 @@ def test_a_finished_run_is_read_back_and_not_written_to(
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "tb" not in path.parts}
     assert_same(result(tmp_path, kind, **SETTINGS[setting]), unbroken)
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_under_a_budget_a_dev_loss_comes_at_the_end_of_every_epoch(tmp_path: Path) -> None:
+    sit(tmp_path, **BY_EPOCH)
+    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    ends = [line["step"] for line in lines if line.get("epoch", 0.5) % 1 == 0]
+    assert len(ends) > 1 and [line["step"] for line in lines if "dev_loss" in line] == sorted({*ends, TOTAL})
+    assert all(line["positions"] <= 50 for line in lines if "positions" in line)
 
 
 # --- what is written -------------------------------------------------------------------------------------------------

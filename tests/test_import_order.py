@@ -11,12 +11,12 @@ import softprompt
 ROOT = Path(softprompt.__file__).parent
 FLOW = (
     *("errors", "types", "recipes", "recipe_files", "tasks", "parts", "method_config", "published"),
-    *("data_config", "config", "grid"),
+    *("data_config", "train_config", "config", "grid"),
     *("template", "data", "table", "metrics", "segments", "files", "console"),
-    *("fetch", "lock", "signals", "machine", "distributed", "sharding", "inject", "quantize", "backbone"),
+    *("fetch", "lock", "signals", "machine", "ahead", "distributed", "sharding", "inject", "quantize", "backbone"),
     *("embed", "positions", "forms", "artefact", "prompt", "init", "methods"),
-    *("per_row", "multitask", "batch", "truncate", "incontext", "loss", "labels", "decode"),
-    *("ensemble", "attached", "adafactor", "optim", "train", "checkpoint", "fit", "fit_tasks"),
+    *("per_row", "multitask", "batch", "truncate", "incontext", "chunked", "loss", "labels", "decode"),
+    *("ensemble", "attached", "adafactor", "optim", "steps", "train", "checkpoint", "fit", "fit_tasks"),
     *("resume", "folder", "prepare", "results", "run", "ensemble_runs", "plan", "inspection", "data_inspection"),
     *("report", "sweep_report", "sweep", "listing", "cli", "__main__"),
 )

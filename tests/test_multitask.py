@@ -10,7 +10,7 @@ from sittings import SETTINGS, Crash, assert_same, config, crash, crash_at_forwa
 from torch import Tensor
 
 from softprompt.backbone import Backbone
-from softprompt.batch import Encoded, Plan, make_batch
+from softprompt.batch import Encoded, make_batch
 from softprompt.errors import ConfigError
 from softprompt.fit import METRICS, fit
 from softprompt.loss import target_nll
@@ -18,6 +18,7 @@ from softprompt.method_config import Adapter, DePT, FineTuning, LoRA, MethodConf
 from softprompt.methods import METHODS, Method, state
 from softprompt.multitask import Learner, MultiTask, for_batch
 from softprompt.optim import make_optimizer
+from softprompt.steps import Plan
 from softprompt.train import training_steps
 
 FAMILIES = ["gpt2", "llama", "mistral_window", "gemma3", "bart", "t5"]
@@ -151,7 +152,7 @@ def plan(sizes: dict[str, int], *, batch_size: int = 6, equal: bool = False, lon
 
 def epochs(drawn: Plan, count: int) -> list[list[list[int]]]:
     batches = drawn.from_step(0)
-    return [[next(batches) for _ in range(drawn.steps_per_epoch)] for _ in range(count)]
+    return [[next(batches) for _ in range(drawn.start(1))] for _ in range(count)]
 
 
 def test_proportional_batches_mix_the_tasks_and_an_epoch_has_each_pair_once() -> None:
@@ -166,7 +167,7 @@ def test_proportional_batches_mix_the_tasks_and_an_epoch_has_each_pair_once() ->
 
 def test_equal_mixing_repeats_the_smaller_task() -> None:
     drawn = plan({"tea": 25, "pie": 10}, equal=True)
-    assert drawn.steps_per_epoch == 9 and drawn.pairs_per_epoch == 50
+    assert drawn.start(1) == 9 and drawn.pairs_per_epoch == 50
     extra = []
     for epoch in epochs(drawn, 3):
         counts = Counter(index for batch in epoch for index in batch)

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 import softprompt.inject
 from softprompt.backbone import Backbone
-from softprompt.batch import Encoded, Plan
+from softprompt.batch import Encoded
 from softprompt.config import TrainConfig
 from softprompt.errors import TrainingError
 from softprompt.loss import target_nll
 from softprompt.method_config import FineTuning
-from softprompt.methods import METHODS, Method, state, trained_count
+from softprompt.methods import METHODS, Method, Untuned, state, trained_count
 from softprompt.optim import make_optimizer, optimizer_state, restore_optimizer
+from softprompt.steps import Plan
 from softprompt.train import (
     autocast,
     has_bfloat16,
@@ -75,8 +76,9 @@ def test_loss_falls(which: str) -> None:
 def test_records_say_what_each_step_did() -> None:
     bone, pairs = factories.backbone("gpt2"), factories.pairs(10)
     settings = config(max_steps=6, batch_size=4, micro_batch=3, schedule="linear", clip=1e-3)
-    records = list(train(bone, factories.prefix(bone), settings))
-    batches = list(itertools.islice(make_plan(pairs, settings, 7).from_step(0), 6))
+    method = factories.prefix(bone)
+    records = list(train(bone, method, settings))
+    batches = list(itertools.islice(make_plan(bone, method, pairs, settings, 7).from_step(0), 6))
     for index, (record, batch) in enumerate(zip(records, batches, strict=True)):
         chosen = [pairs[i] for i in batch]
         assert (record.step, record.epoch) == (index + 1, pytest.approx((index + 1) / 3))
@@ -182,7 +184,7 @@ def test_a_loss_that_is_not_finite_names_step_and_pairs_and_changes_nothing(how:
     next(steps), next(steps)
     poison(bone, method, how)
     before, moments = copy(state(method)), copy(optimizer_state(method, optimizer))
-    pairs = next(make_plan(factories.pairs(10), settings, 7).from_step(2))
+    pairs = next(make_plan(bone, method, factories.pairs(10), settings, 7).from_step(2))
     with pytest.raises(TrainingError) as caught:
         next(steps)
     assert str(caught.value).startswith("step 3: ") and f"training pairs {pairs}" in str(caught.value)
@@ -338,5 +340,6 @@ def test_training_in_bfloat16_keeps_float32_weights_and_comes_near() -> None:
 def test_pairs_are_taken_as_they_are_given() -> None:
     """The plan's indices refer to the caller's order, so an error's pair numbers can be looked up."""
     pairs: list[Encoded] = factories.pairs(4)
-    plan = make_plan(pairs, config(batch_size=2), 0)
+    bone = factories.backbone("gpt2")
+    plan = make_plan(bone, Untuned(), pairs, config(batch_size=2), 0)
     assert plan.lengths == tuple(map(len, pairs))

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -127,7 +128,10 @@ def losses(world: World, kind: str, split: bool, family: str, changes: dict[str,
     """What the steps of a run came to in this process, and all its trained numbers at the end."""
     bone, method = learner(kind, world, split=split, family=family)
     before = bone.frozen_hash()
-    settings = config(**{"max_steps": 50, **changes})
+    changes = {"max_steps": 50, **changes}
+    if world.size > 1 and "at_once" in changes:
+        train.target_nll = partial(train.target_nll, at_once=changes["at_once"])
+    settings = config(**{name: value for name, value in changes.items() if name != "at_once"})
     optimizer = make_optimizer(method, settings)
     steps = training_steps(bone, method, optimizer, still_pairs(kind, 11), settings, seed=7, world=world)
     records = list(steps)
@@ -182,10 +186,10 @@ def short_of_memory(world: World, rank: int) -> list[tuple[float, int]]:
     bone, method = learner("prefix", world, split=False)
     real = train._accumulate
 
-    def tight(backbone: Any, method: Any, chosen: Any, config: Any, rows: int, world: World) -> Any:
+    def tight(backbone: Any, method: Any, chosen: Any, config: Any, rows: int, world: World, *rest: Any) -> Any:
         if world.rank == rank and rows > 1:
             raise torch.OutOfMemoryError("no room")
-        return real(backbone, method, chosen, config, rows, world)
+        return real(backbone, method, chosen, config, rows, world, *rest)
 
     train._accumulate = tight  # type: ignore[assignment]
     settings = config(max_steps=3, batch_size=8, micro_batch="auto")

@@ -7,8 +7,7 @@ Frame of the seq2seq family: source and target each as the backbone's tokenizer 
 `<s> text </s>`); the decoder reads the target shifted right behind its start token. The loss is on all of the target.
 """
 
-import random
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,9 +22,6 @@ from softprompt.types import Example
 
 IGNORED = -100
 """Label of a position that carries no loss."""
-
-MEGABATCH = 50
-"""Batches that are sorted by length together: enough to pad little, few enough to stay random."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +67,16 @@ class Batch:
         return self.input_ids_BT.numel() + target
 
     def to(self, device: torch.device) -> "Batch":
+        return self._changed(lambda part: part.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """In memory that a CUDA device copies from while the host goes on."""
+        return self._changed(Tensor.pin_memory)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         parts = {name: getattr(self, name) for name in self.__slots__}
-        moved: dict[str, Any] = {
-            name: part.to(device, non_blocking=True) for name, part in parts.items() if isinstance(part, Tensor)
-        }
-        return replace(self, **moved)
+        changed: dict[str, Any] = {name: change(part) for name, part in parts.items() if isinstance(part, Tensor)}
+        return replace(self, **changed)
 
     def inputs(self) -> dict[str, Tensor]:
         """Arguments of the backbone's forward, and of `generate`."""
@@ -151,6 +152,15 @@ def positions_taken(backbone: Backbone, pair: Encoded) -> int:
     return len(pair) if backbone.family == "causal" else max(len(pair.source), len(pair.target))
 
 
+def sides(backbone: Backbone, steering: Steering, pair: Encoded) -> tuple[int, ...]:
+    """Positions that the backbone computes for a pair, virtual tokens in the text included.
+
+    (all,), or (source, target) of an encoder-decoder, which pads them apart.
+    """
+    source, target = len(steering.place(backbone, pair.source)), len(pair.target)
+    return (source + target,) if backbone.family == "causal" else (source, target)
+
+
 def batches_by_length(rows: Sequence[Sized], size: int) -> list[list[int]]:
     """Indices of `rows` in batches of similar lengths, the shortest first; ties in order."""
     order = sorted(range(len(rows)), key=lambda index: (len(rows[index]), index))
@@ -159,11 +169,16 @@ def batches_by_length(rows: Sequence[Sized], size: int) -> list[list[int]]:
 
 def make_batch(backbone: Backbone, steering: Steering | PerRow, pairs: Sequence[Encoded]) -> Batch:
     """Pairs as `backbone` reads them in training under `steering`, on its device."""
+    return make_host_batch(backbone, steering, pairs).to(backbone.device)
+
+
+def make_host_batch(backbone: Backbone, steering: Steering | PerRow, pairs: Sequence[Encoded]) -> Batch:
+    """The same, still on the CPU."""
     sources = placed(backbone, steering, [pair.source for pair in pairs])
     pairs = [Encoded(source, pair.target) for source, pair in zip(sources, pairs, strict=True)]
     if backbone.family == "causal":
-        return collate(pairs, backbone.pad_id).to(backbone.device)
-    return collate_seq2seq(pairs, backbone.pad_id, backbone.shifted).to(backbone.device)
+        return collate(pairs, backbone.pad_id)
+    return collate_seq2seq(pairs, backbone.pad_id, backbone.shifted)
 
 
 def make_source_batch(backbone: Backbone, steering: Steering | PerRow, sources: Sequence[Sequence[int]]) -> Batch:
@@ -227,82 +242,3 @@ def _mask(lengths: Tensor, longest: int, side: str) -> Tensor:
 
 def _positions(mask_BT: Tensor) -> Tensor:
     return (mask_BT.cumsum(1) - 1).clamp(min=0) * mask_BT
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which examples make up which optimiser step: a pure function of (step, seed), so a run resumes anywhere.
-
-    Each epoch shuffles anew, sorts megabatches by length, and shuffles the batches; every example comes once an epoch.
-    Of several tasks each is sorted by itself and spread evenly over its megabatch, so that batches mix them in the
-    megabatch's proportions. `equal` repeats the examples of smaller tasks until all tasks come equally often.
-    """
-
-    lengths: tuple[int, ...]
-    batch_size: int
-    seed: int
-    tasks: tuple[str, ...] = ()
-    """Each example's task; empty: all of one."""
-    equal: bool = False
-
-    @property
-    def pairs_per_epoch(self) -> int:
-        """Examples in an epoch, repeated ones counted again."""
-        return pairs_per_epoch([len(task) for task in self._by_task().values()], equal=self.equal)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """The last batch of an epoch may be smaller; no example is dropped."""
-        return -(-self.pairs_per_epoch // self.batch_size)
-
-    def from_step(self, step: int) -> Iterator[list[int]]:
-        """Batches of example indices for optimiser steps `step` (0-based), `step + 1`, ... without end."""
-        while True:
-            epoch, skip = divmod(step, self.steps_per_epoch)
-            for batch in self._epoch(epoch)[skip:]:
-                yield batch
-                step += 1
-
-    def _epoch(self, epoch: int) -> list[list[int]]:
-        generator = random.Random(f"{self.seed}/{epoch}")
-        order = self._drawn(generator)
-        generator.shuffle(order)
-        chunk = self.batch_size * MEGABATCH
-        bucketed: list[int] = []
-        for start in range(0, len(order), chunk):
-            bucketed += self._bucketed(order[start : start + chunk])
-        batches = [bucketed[i : i + self.batch_size] for i in range(0, len(bucketed), self.batch_size)]
-        generator.shuffle(batches)
-        return batches
-
-    def _by_task(self) -> dict[str, list[int]]:
-        """Task -> its examples."""
-        groups: dict[str, list[int]] = {}
-        for index, task in enumerate(self.tasks or [""] * len(self.lengths)):
-            groups.setdefault(task, []).append(index)
-        return groups
-
-    def _drawn(self, generator: random.Random) -> list[int]:
-        """The examples of an epoch in order; `equal` draws what a smaller task still lacks after whole repetitions."""
-        if not self.equal:
-            return list(range(len(self.lengths)))
-        groups = self._by_task().values()
-        most = max(map(len, groups))
-        return [
-            index
-            for group in groups
-            for index in (*group * (most // len(group)), *generator.sample(group, most % len(group)))
-        ]
-
-    def _bucketed(self, chunk: Sequence[int]) -> list[int]:
-        """A megabatch by length; those of each task by themselves, then by rank: the shortest of all tasks first."""
-        groups: dict[str, list[int]] = {}
-        for index in sorted(chunk, key=self.lengths.__getitem__):
-            groups.setdefault(self.tasks[index] if self.tasks else "", []).append(index)
-        ranked = [((rank + 0.5) / len(group), index) for group in groups.values() for rank, index in enumerate(group)]
-        return [index for _, index in sorted(ranked, key=lambda pair: pair[0])]
-
-
-def pairs_per_epoch(sizes: Sequence[int], *, equal: bool) -> int:
-    """Examples in an epoch over tasks of these sizes: each once, or as many of every task as the largest has."""
-    return max(sizes) * len(sizes) if equal else sum(sizes)

@@ -124,10 +124,8 @@ class _Sitting:
 
     def begin(self, train_pairs: Sequence[Encoded]) -> None:
         """Restore the newest checkpoint if there is one."""
-        plan = make_plan(train_pairs, self.config, self.seed)
-        self.total = total_steps(self.config, plan)
-        self.eval_every = self.config.eval_every or plan.steps_per_epoch
-        self.save_every = self.config.save_every or self.eval_every
+        self.plan = make_plan(self.backbone, self.method, train_pairs, self.config, self.seed)
+        self.total = total_steps(self.config, self.plan)
         found = checkpoint.load_newest(self.checkpoints) if self.world.leads else None
         found = checkpoint.told(found, self.world)
         if found is not None:
@@ -193,12 +191,16 @@ class _Sitting:
     def settle(self, step: int, caught: Caught) -> None:
         """What follows a step: dev loss and checkpoint where they are due. `Interrupted` where a signal came."""
         last = step == self.total
-        due = last or step % self.eval_every == 0
+        due = last or self._due(self.config.eval_every, step)
         improved = due and self.evaluate(step, caught)
         stop = self.world.any(bool(caught))
-        if last or improved or step % self.save_every == 0 or stop:
+        if last or improved or self._due(self.config.save_every or self.config.eval_every, step) or stop:
             self.save(step)
         self._stop_if(stop, caught)
+
+    def _due(self, every: int | None, step: int) -> bool:
+        """Whether what is done so often, or at the end of each epoch, is due after `step`."""
+        return step % every == 0 if every is not None else self.plan.ends_epoch(step)
 
     def catch_up(self, caught: Caught) -> None:
         """The dev loss that a signal left undone. No checkpoint: that of its step holds the same weights."""

@@ -90,7 +90,7 @@ def recipe_text(found: dict[str, Any]) -> str:
         counts = [f"{arm['trained']:,}", shares[0], f"{arm['stored']:,}", shares[1], f"{arm['room']:,}"]
         rows.append([arm["arm"], arm["method"], *counts])
     dry = found["dry_run"]
-    steps = "unknown" if dry["steps"] is None else f"{dry['steps']:,}"
+    steps = "unknown" if dry["steps"] is None else f"{dry['steps']:,}{' (estimated)' if dry['steps_estimated'] else ''}"
     lines = [
         f"backbone {found['backbone']}: {dry['backbone_parameters']:,} parameters; attention sites: {sites}",
         *([f"hash {found['hash']}"] if "hash" in found else []),

@@ -8,17 +8,21 @@ from torch import Tensor
 
 from softprompt.backbone import Backbone, selecting
 from softprompt.batch import Batch, Encoded, make_batch
+from softprompt.chunked import LOGITS_AT_ONCE, chunked_nll
 from softprompt.distributed import ALONE, World
 from softprompt.methods import Steering
 from softprompt.sharding import is_sharded
 
 
-def target_nll(backbone: Backbone, batch: Batch) -> Tensor:
+def target_nll(backbone: Backbone, batch: Batch, *, at_once: int = LOGITS_AT_ONCE) -> Tensor:
     """Sum over all target tokens of -log p(token | what came before), in nats; a float32 scalar.
 
     Must be called inside `steering.attach(backbone)`. The final hidden states are selected before the LM head, so no
-    logits exist at source tokens and pads.
+    logits exist at source tokens and pads; behind a frozen head no more than `at_once` of them exist at a time.
     """
+    loss = chunked_nll(backbone.model, batch.inputs(), batch.predicts_BT, batch.labels_N, at_once)
+    if loss is not None:
+        return loss
     with selecting(backbone.model, batch.predicts_BT):
         logits_NV = backbone.model(**batch.inputs(), use_cache=False).logits
     return torch.nn.functional.cross_entropy(logits_NV.float(), batch.labels_N, reduction="sum")

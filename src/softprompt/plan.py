@@ -1,17 +1,18 @@
 """A dry run: counts, steps and a memory estimate from a recipe, without weights, and without data for known tasks."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from softprompt import data
 from softprompt.backbone import Backbone
-from softprompt.batch import pairs_per_epoch
 from softprompt.config import Recipe
 from softprompt.errors import ConfigError
-from softprompt.methods import trained_count
+from softprompt.methods import Method, trained_count
 from softprompt.prepare import build_method
 from softprompt.quantize import weight_bytes
+from softprompt.steps import pairs_per_epoch
 from softprompt.tasks import load_task
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}
@@ -33,6 +34,8 @@ class DryRun:
     stored: int
     train_pairs: int | None
     steps: int | None
+    steps_estimated: bool
+    """By the mean length of the task's texts, which decides how many fit `train.batch_tokens`."""
     pairs_source: str
     memory: dict[str, int]
 
@@ -46,7 +49,7 @@ class DryRun:
             f"trained parameters   {self.trained:,}",
             f"stored parameters    {self.stored:,} ({share})",
             f"training pairs       {_count(self.train_pairs)} ({self.pairs_source})",
-            f"optimiser steps      {_count(self.steps)}",
+            f"optimiser steps      {_count(self.steps)}{' (estimated)' if self.steps_estimated else ''}",
             f"memory estimate      {gib['total']} ({parts})",
         ]
 
@@ -74,15 +77,14 @@ def dry_run(recipe: Recipe) -> DryRun:
     sizes, source = [size for size, _ in counted], "; ".join(dict.fromkeys(how for _, how in counted))
     known = [size for size in sizes if size is not None]
     pairs = pairs_per_epoch(known, equal=recipe.train.mixing == "equal") if len(known) == len(sizes) else None
-    steps = recipe.train.max_steps
-    if steps is None and pairs is not None:
-        steps = math.ceil(recipe.train.epochs * math.ceil(pairs / recipe.train.batch_size))
+    steps, estimated = _steps(recipe, pairs, backbone, methods)
     return DryRun(
         backbone_parameters=backbone.parameter_count(),
         trained=trained,
         stored=sum(method.stored_count() for method in methods),
         train_pairs=pairs,
         steps=steps,
+        steps_estimated=estimated,
         pairs_source=source,
         memory=_memory(backbone, recipe, trained),
     )
@@ -103,6 +105,22 @@ def _pairs(recipe: Recipe) -> tuple[int | None, str]:
     return min([published, *(cap for cap in caps if cap is not None)]), "as published; no data given"
 
 
+def _steps(recipe: Recipe, pairs: int | None, backbone: Backbone, methods: Sequence[Method]) -> tuple[int | None, bool]:
+    """Optimiser steps, None where unknown, and whether they are an estimate."""
+    train = recipe.train
+    if train.max_steps is not None or pairs is None:
+        return train.max_steps, False
+    if train.batch_tokens is None:
+        return math.ceil(train.epochs * math.ceil(pairs / train.batch_size)), False
+    means = [_mean_tokens(part) for part in recipe.parts().values()]
+    known = [sum(mean) for mean in means if mean is not None]
+    if len(known) < len(means):
+        return None, False
+    virtual = [len(method.place(backbone, (0,))) - 1 for method in methods] or [0]
+    each = sum(known) / len(known) + sum(virtual) / len(virtual)
+    return math.ceil(train.epochs * math.ceil(pairs / max(1.0, train.batch_tokens // each))), True
+
+
 def _memory(backbone: Backbone, recipe: Recipe, trained: int) -> dict[str, int]:
     """Weights; gradients and optimiser state of what is trained; activations of one micro-batch of mean length.
 
@@ -112,9 +130,12 @@ def _memory(backbone: Backbone, recipe: Recipe, trained: int) -> dict[str, int]:
     weights = weight_bytes(backbone.model, BYTES[recipe.backbone.dtype], recipe.backbone.quantize)
     if recipe.method.name != "finetune":
         weights += trained * 4
-    source, target = max((_mean_tokens(part) for part in recipe.parts().values()), key=sum)
+    source, target = max((_mean_tokens(part) or (64.0, 64.0) for part in recipe.parts().values()), key=sum)
     micro = recipe.train.micro_batch
-    rows = micro if isinstance(micro, int) else recipe.train.batch_size
+    whole = recipe.train.batch_size
+    if recipe.train.batch_tokens is not None:
+        whole = max(1, round(recipe.train.batch_tokens / (source + target)))
+    rows = min(micro, whole) if isinstance(micro, int) else whole
     layers = 1 if recipe.train.gradient_checkpointing else config.num_hidden_layers
     kept = rows * (source + target) * layers * config.hidden_size * SAVED_PER_TOKEN_AND_LAYER
     logits = rows * target * config.vocab_size * 3
@@ -127,7 +148,7 @@ def _memory(backbone: Backbone, recipe: Recipe, trained: int) -> dict[str, int]:
     return memory | {"total": sum(memory.values())}
 
 
-def _mean_tokens(recipe: Recipe) -> tuple[float, float]:
+def _mean_tokens(recipe: Recipe) -> tuple[float, float] | None:
     """Of a pair's source and target, where the task says so."""
     means = load_task(recipe.data.task).mean_tokens if recipe.data.task else None
-    return (means.source, means.target) if means else (64.0, 64.0)
+    return (means.source, means.target) if means else None

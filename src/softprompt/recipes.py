@@ -32,6 +32,7 @@ ALIASES = {  # what papers and other tools call a field
     "data.max_train": ("max_train_samples", "train_size"),
     "train.epochs": ("num_train_epochs", "num_epochs", "epoch"),
     "train.batch_size": ("bsz", "batch", "per_device_train_batch_size"),
+    "train.batch_tokens": ("max_tokens", "max_tokens_per_batch", "tokens_per_batch"),
     "train.micro_batch": ("micro_batch_size", "gradient_accumulation_steps", "accumulate_grad_batches"),
     "train.lr": ("learning_rate", "rate"),
     "train.schedule": ("lr_scheduler", "lr_scheduler_type", "scheduler"),

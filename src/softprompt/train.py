@@ -6,7 +6,7 @@ trainable tensors and the optimiser's moments, so a run that is restored from th
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +15,18 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from softprompt.ahead import ahead
 from softprompt.backbone import Backbone
-from softprompt.batch import Encoded, Plan, make_batch
-from softprompt.config import TrainConfig
+from softprompt.batch import Batch, Encoded, make_batch, make_host_batch, sides
 from softprompt.distributed import ALONE, World
 from softprompt.errors import ConfigError, TrainingError
 from softprompt.loss import target_nll
 from softprompt.methods import Trainable
-from softprompt.multitask import Learner, for_batch
+from softprompt.multitask import Learner, MultiTask, for_batch, of_task
 from softprompt.optim import learning_rate
 from softprompt.sharding import is_sharded
+from softprompt.steps import Plan
+from softprompt.train_config import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,10 @@ class StepRecord:
 
 
 def total_steps(config: TrainConfig, plan: Plan) -> int:
-    """`max_steps` where given, else epochs x steps an epoch, rounded up."""
+    """`max_steps` where given, else the steps of `epochs`, rounded up."""
     if config.max_steps is not None:
         return config.max_steps
-    return math.ceil(config.epochs * plan.steps_per_epoch)
+    return plan.steps_in(config.epochs)
 
 
 def training_steps(
@@ -80,21 +82,20 @@ def training_steps(
     """
     if config.gradient_checkpointing:
         backbone.enable_gradient_checkpointing()
-    plan = make_plan(pairs, config, seed)
+    plan = make_plan(backbone, method, pairs, config, seed)
     total = total_steps(config, plan)
-    batches = plan.from_step(start)
     parameters = list(method.trainable().values())
     optimizer.zero_grad(set_to_none=True)  # an earlier call may have ended in the middle of a step
-    rows = (micro_batch if config.micro_batch == "auto" else config.micro_batch) or config.batch_size
+    rows = (micro_batch if config.micro_batch == "auto" else config.micro_batch) or plan.most_rows
+    batches = _collated(backbone, method, pairs, plan.from_step(start), lambda: rows, world)
     for step in range(start, total):
         prepare_mode(backbone, method, config)
         rate = learning_rate(config, step, total)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, total, group["highest"])
-        indices = next(batches)
-        chosen = [pairs[i] for i in indices]
-        own_seed = step_seed(seed, step, world.rank)
-        while (done := _within_memory(backbone, method, chosen, config, rows, own_seed, step, world)) is None:
+        indices, ready = next(batches)
+        chosen, drawn = [pairs[i] for i in indices], step_seed(seed, step, world.rank)
+        while (done := _within_memory(backbone, method, chosen, config, rows, drawn, step, world, ready)) is None:
             optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
             rows = max(1, min(rows, _most_rows(chosen, world)) // 2)
@@ -110,13 +111,17 @@ def training_steps(
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        yield StepRecord(step + 1, (step + 1) / plan.steps_per_epoch, loss, rate, norm, *seen, rows)
+        yield StepRecord(step + 1, plan.passes(step + 1), loss, rate, norm, *seen, rows)
 
 
-def make_plan(pairs: Sequence[Encoded], config: TrainConfig, seed: int) -> Plan:
+def make_plan(backbone: Backbone, method: Learner, pairs: Sequence[Encoded], config: TrainConfig, seed: int) -> Plan:
     """The batches of the run."""
     tasks = tuple(pair.task for pair in pairs)
-    return Plan(tuple(len(pair) for pair in pairs), config.batch_size, seed, tasks, config.mixing == "equal")
+    lengths, equal = tuple(map(len, pairs)), config.mixing == "equal"
+    if config.batch_tokens is None:
+        return Plan(lengths, config.batch_size, seed, tasks, equal)
+    read = tuple(sides(backbone, of_task(method, pair.task), pair) for pair in pairs)
+    return Plan(lengths, config.batch_size, seed, tasks, equal, config.batch_tokens, read)
 
 
 def _within_memory(
@@ -128,6 +133,7 @@ def _within_memory(
     generator_seed: int,
     step: int,
     world: World,
+    ready: "Ready | None" = None,
 ) -> tuple[float, float] | None:
     """`_accumulate`, or None where memory ran out in any process and fewer rows may be tried.
 
@@ -136,7 +142,7 @@ def _within_memory(
     torch.manual_seed(generator_seed)
     adapts = config.micro_batch == "auto"
     try:
-        done = _accumulate(backbone, method, chosen, config, rows, world)
+        done = _accumulate(backbone, method, chosen, config, rows, world, ready)
     except torch.OutOfMemoryError as error:
         if not adapts or rows == 1:
             ways = "" if adapts else "train.micro_batch=auto, or "
@@ -156,28 +162,27 @@ def _accumulate(
     config: TrainConfig,
     rows: int,
     world: World = ALONE,
+    ready: "Ready | None" = None,
 ) -> tuple[float, float]:
     """Forward and backward over this process's share of a step, `rows` pairs at a time; its loss and positions.
 
-    Over all passes of all processes gradients and losses add up to those of the whole batch. Where every pass is a
-    meeting, a process that has no pairs left passes one that weighs nothing.
+    Over all passes of all processes gradients and losses add up to those of the whole batch. `ready` are the step's
+    batches where they were collated before, of so many rows.
     """
-    ordered = sorted(chosen, key=len)
-    own = world.share(ordered)
     target_tokens = sum(len(pair.target) for pair in chosen)
     weight = 1.0 / (target_tokens if config.loss == "token_mean" else len(chosen))
     loss, positions = 0.0, 0
-    for start in range(0, _most_rows(chosen, world) if is_sharded(backbone.model) else len(own), rows):
-        pairs = own[start : start + rows]
-        if not pairs:
-            pairs, weight = ordered[:1], 0.0
+    for number, (pairs, share) in enumerate(_forward_passes(backbone, chosen, rows, world)):
         steering = for_batch(method, [pair.task for pair in pairs])
-        batch = make_batch(backbone, steering, pairs)
+        if ready is not None and ready[0] == rows:
+            batch = ready[1][number].to(backbone.device)
+        else:
+            batch = make_batch(backbone, steering, pairs)
         with steering.attach(backbone):
             with autocast(backbone.device, config.precision, backbone.model.dtype):
                 nll = target_nll(backbone, batch)
-            (nll * weight).backward()  # type: ignore[no-untyped-call]
-        loss += float(nll.detach()) * weight
+            (nll * weight * share).backward()  # type: ignore[no-untyped-call]
+        loss += float(nll.detach()) * weight * share
         positions += batch.positions
     return loss, positions
 
@@ -185,6 +190,51 @@ def _accumulate(
 def _most_rows(chosen: Sequence[Encoded], world: World) -> int:
     """Pairs of a batch that a process has at most."""
     return -(-len(chosen) // world.size)
+
+
+Ready = tuple[int, Sequence[Batch]]
+"""Pairs per forward pass, and a step's batches of so many."""
+
+
+def _forward_passes(
+    backbone: Backbone, chosen: Sequence[Encoded], rows: int, world: World
+) -> list[tuple[Sequence[Encoded], float]]:
+    """This process's share of a step's pairs by length, `rows` at a time, and what they weigh: 1.
+
+    Where every pass is a meeting of all processes, one that has no pairs left passes another's, and they weigh 0.
+    """
+    ordered = sorted(chosen, key=len)
+    own = world.share(ordered)
+    count = _most_rows(chosen, world) if is_sharded(backbone.model) else len(own)
+    passes = (own[start : start + rows] for start in range(0, count, rows))
+    return [(pairs, 1.0) if pairs else (ordered[:1], 0.0) for pairs in passes]
+
+
+def _collated(
+    backbone: Backbone,
+    method: Learner,
+    pairs: Sequence[Encoded],
+    plan: Iterator[list[int]],
+    rows: Callable[[], int],
+    world: World,
+) -> Iterator[tuple[list[int], Ready | None]]:
+    """Each step's pairs, on a CUDA device with its batches, made and pinned by a thread while the device computes.
+
+    Not those of several tasks: what stands in their rows is decided by the prompts as they are in the step.
+    """
+    if isinstance(method, MultiTask) or not _computes_beside_the_host(backbone.device):
+        return ((indices, None) for indices in plan)
+
+    def made(indices: list[int]) -> tuple[list[int], Ready]:
+        size = rows()
+        passes = _forward_passes(backbone, [pairs[index] for index in indices], size, world)
+        return indices, (size, [make_host_batch(backbone, method, part).pinned() for part, _ in passes])
+
+    return ahead(map(made, plan))
+
+
+def _computes_beside_the_host(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 def prepare_mode(backbone: Backbone, method: Trainable, config: TrainConfig) -> None:
