@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -156,6 +156,47 @@ def test_fault_06_a_disk_error_keeps_what_was_saved_and_leaves_no_rubbish(
     assert newest(tmp_path) >= 2
     assert not list((tmp_path / "checkpoints").glob(".*"))
     assert_same(result(tmp_path), unbroken)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts a file system of so many KiB, or gives the one that is there so many."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def sized(kibibytes: int) -> Path:
+        options = f"size={kibibytes}k" if not place.is_mount() else f"remount,size={kibibytes}k"
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True, text=True
+        )
+        if done.returncode:
+            pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
+        return place
+
+    yield sized
+    if place.is_mount():
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_fault_06_a_full_disk_keeps_what_was_saved_and_a_larger_one_goes_on(
+    unbroken: Result, small_disk: Callable[[int], Path]
+) -> None:
+    """A real file system that fills up at different places of the run."""
+    full, held = 0, 0
+    for kibibytes in range(48, 160, 12):
+        disk = small_disk(kibibytes)
+        try:
+            sit(disk / "run")
+        except (OSError, CheckpointError) as error:
+            full += 1
+            assert "No space left" in str(error)
+            assert newest(disk / "run") >= 0  # what is there is whole
+            held += newest(disk / "run") > 0
+        assert not list((disk / "run" / "checkpoints").glob(".*"))
+        assert_same(result(small_disk(10_000) / "run"), unbroken)
+        shutil.rmtree(disk / "run")
+    said(f"fault 6: {full} of {full} runs on a full disk ended with a reason and went on identical")
+    assert full >= 5 and held >= 3
 
 
 def newest_by_name(folder: Path) -> int:
