@@ -1,4 +1,7 @@
-"""docs/performance.md, comparison.md and real-runs.md from benchmarks/results/*.json: `python benchmarks/pages.py`."""
+"""docs/performance.md, docs/comparison.md and a part of docs/results.md from the JSON in benchmarks/results.
+
+python benchmarks/pages.py
+"""
 
 import json
 import statistics
@@ -265,17 +268,18 @@ instruction or from random numbers.
 """
 
 
-REAL = """# Protocols on the official files
-
+REAL = """## Protocols on the official files
 Made by `python benchmarks/pages.py` from `benchmarks/results/real_tasks.json`, which `python benchmarks/real_tasks.py
 --data DATA` makes: DATA holds the official files. The backbone is the bundled one of 3.5M parameters, which has read
 nothing but generated text: the pipelines and the numbers are real, and far from those of large models. One seed where
 no interval is given; intervals are 95% ones of Student's t over five draws of the examples. Each run by hand:
 """
+MARKS = "<!-- made by benchmarks/pages.py: -->", "<!-- until here -->"
+"""What it writes in docs/results.md lies between these."""
 SHOWN = {"bleu": "BLEU", "meteor": "METEOR", "ter": "TER", "exact_match": "EM", "f1": "F1", "accuracy": "accuracy"}
 
 
-def real_page(result: dict[str, Any]) -> str:
+def real_part(result: dict[str, Any]) -> str:
     """A table for each protocol, and the commands that make it."""
     from real_tasks import interval
 
@@ -285,7 +289,7 @@ def real_page(result: dict[str, Any]) -> str:
         if name in few:
             continue
         command = "\n".join(run["command"] for run in found["runs"])
-        parts.append(f"## {name}\n```\n{command}\n```\n{real_table(found['runs'])}\n")
+        parts.append(f"### {name}\n```\n{command}\n```\n{real_table(found['runs'])}\n")
     rows = []
     for name, found in few.items():
         values = [run["arms"][0]["scores"]["accuracy"] for run in found["runs"]]
@@ -295,11 +299,12 @@ def real_page(result: dict[str, Any]) -> str:
         command = next(iter(few.values()))["runs"][0]["command"]
         table = "\n".join(["| | accuracy | draws |", "|---|---:|---:|", *rows])
         parts.append(
-            f"## SST-2, a few examples a label\n`data.shots` 4, 16 and 32, `data.subset` 0 to 4:\n```\n{command}\n```\n"
-            f"{table}\n\nThe low-data series of the bundled task, with real words against random numbers as a start: "
+            "### SST-2, few examples\n`data.shots` 4, 16 and 32 (a label), `data.subset` 0 to 4:\n"
+            f"```\n{command}\n```\n"
+            f"{table}\n\nThe low-data series of the bundled task, real words against random numbers: "
             "[comparison.md](comparison.md).\n"
         )
-    return "\n".join([REAL, *parts, machine(result)]) + "\n"
+    return "\n".join([REAL, *parts, machine(result)])
 
 
 def real_table(runs: list[dict[str, Any]]) -> str:
@@ -342,7 +347,10 @@ def main() -> None:
         lowdata_section(read("lowdata")),
     ]
     (ROOT / "docs" / "comparison.md").write_text("\n".join([COMPARISON, *compared]), encoding="utf-8")
-    (ROOT / "docs" / "real-runs.md").write_text(real_page(read("real_tasks")), encoding="utf-8")
+    results = ROOT / "docs" / "results.md"
+    before, _, rest = results.read_text(encoding="utf-8").partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    results.write_text(f"{before}{MARKS[0]}\n{real_part(read('real_tasks'))}\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ from softprompt.config import TrainConfig
 from softprompt.method_config import PrefixTuning
 from softprompt.methods import FinetuneMethod, Method, PrefixMethod
 from softprompt.optim import make_optimizer
-from softprompt.train import autocast, training_steps
+from softprompt.precision import autocast
+from softprompt.train import training_steps
 
 BATCH = 10
 

@@ -26,9 +26,10 @@ from softprompt.loss import target_nll
 from softprompt.method_config import Adapter, DePT, FineTuning, LoRA, MethodConfig, PrefixTuning, PromptTuning
 from softprompt.methods import METHODS, Method, Steering, trained_count
 from softprompt.optim import make_optimizer
+from softprompt.passes import Passes
 from softprompt.per_row import PerRow
 from softprompt.prompt import Prompt
-from softprompt.train import _accumulate, prepare_mode, training_steps
+from softprompt.train import prepare_mode, training_steps
 
 P = 4
 CONFIGS: dict[str, MethodConfig] = {
@@ -106,7 +107,7 @@ class Cell:
     def logits(self, pair: Encoded) -> Tensor:
         """(target tokens, V), teacher-forced."""
         batch = make_batch(self.bone, self.method, [pair])
-        with torch.no_grad(), self.method.attach(self.bone), selecting(self.bone.model, batch.predicts_BT):
+        with torch.no_grad(), self.method.attach(self.bone), selecting(self.bone.model, batch.at_N):
             out: Tensor = self.bone.model(**batch.inputs(), use_cache=False).logits
         return out
 
@@ -126,7 +127,7 @@ class Cell:
         prepare_mode(self.bone, method, config)
         for parameter in method.trainable().values():
             parameter.grad = None
-        _accumulate(self.bone, method, self.pairs, config, len(self.pairs))
+        Passes(self.bone, method, config).accumulate(self.pairs, len(self.pairs))
         return {name: p.grad.clone() for name, p in method.trainable().items() if p.grad is not None}
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from softprompt import batch as batch_module
-from softprompt import train as train_module
+from softprompt import passes as passes_module
 from softprompt.ahead import ahead
 from softprompt.method_config import PromptTuning
 from softprompt.methods import METHODS, state
@@ -79,9 +79,8 @@ def test_training_is_the_same_to_the_bit(
     settings = TrainConfig(**{"batch_size": 4, "max_steps": 7, "precision": "float32", "lr": 1e-2, **changes})
     for threaded in (False, True):
         if threaded:
-            monkeypatch.setattr(train_module, "_computes_beside_the_host", lambda device: True)
+            monkeypatch.setattr(passes_module, "_computes_beside_the_host", lambda device: True)
             monkeypatch.setattr(batch_module.Batch, "pinned", lambda self: self)
-            monkeypatch.setattr(train_module, "make_batch", None)
         bone = factories.backbone(family)
         torch.manual_seed(0)
         method = METHODS["prompt"](bone, PromptTuning(length=3, init="normal"))
@@ -93,9 +92,9 @@ def test_training_is_the_same_to_the_bit(
 
 
 def test_after_memory_ran_out_smaller_batches_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "_computes_beside_the_host", lambda device: True)
+    monkeypatch.setattr(passes_module, "_computes_beside_the_host", lambda device: True)
     monkeypatch.setattr(batch_module.Batch, "pinned", lambda self: self)
-    real, seen = train_module.target_nll, []
+    real, seen = passes_module.target_nll, []
 
     def small(bone: object, rows: batch_module.Batch) -> torch.Tensor:
         seen.append(rows.rows)
@@ -103,7 +102,7 @@ def test_after_memory_ran_out_smaller_batches_are_made(monkeypatch: pytest.Monke
             raise torch.OutOfMemoryError("too many")
         return real(bone, rows)
 
-    monkeypatch.setattr(train_module, "target_nll", small)
+    monkeypatch.setattr(passes_module, "target_nll", small)
     bone = factories.backbone("gpt2")
     method = factories.prefix(bone)
     settings = TrainConfig(batch_size=6, micro_batch="auto", max_steps=5, precision="float32")

@@ -16,7 +16,7 @@ from softprompt.chunked import chunked_nll
 from softprompt.loss import mean_token_nll, target_nll
 from softprompt.method_config import Adapter, DePT, FineTuning, LoRA, MethodConfig, PromptTuning
 from softprompt.methods import METHODS, Method
-from softprompt.train import autocast
+from softprompt.precision import autocast
 
 FAMILIES = [*factories.ARCHITECTURES, *factories.SEQ2SEQ_CONFIGS]
 V = len(factories.tokenizer())
@@ -48,7 +48,7 @@ def chunks(bone: Backbone, method: Method, rows: int) -> bool:
     """Whether the loss is taken by chunks."""
     batch = make_batch(bone, method, PAIRS)
     with method.attach(bone):
-        return chunked_nll(bone.model, batch.inputs(), batch.predicts_BT, batch.labels_N, rows * V) is not None
+        return chunked_nll(bone.model, batch.inputs(), batch.at_N, batch.labels_N, rows * V) is not None
 
 
 @pytest.mark.parametrize("rows", [1, 7])

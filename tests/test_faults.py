@@ -42,7 +42,7 @@ from torch import Tensor
 
 from softprompt import checkpoint
 from softprompt import fit as fit_module
-from softprompt import train as train_module
+from softprompt import passes as passes_module
 from softprompt.batch import Encoded
 from softprompt.errors import CheckpointError, ConfigError, TrainingError
 from softprompt.fit import METRICS, fit
@@ -220,7 +220,7 @@ def test_fault_07_a_number_that_is_none_stops_before_the_update(
         if where == "gradient":
             tensor.register_hook(lambda gradient: gradient * value)
         elif where == "loss":
-            monkeypatch.setattr(train_module, "target_nll", lambda *a: tensor.sum() * value)
+            monkeypatch.setattr(passes_module, "target_nll", lambda *a: tensor.sum() * value)
         else:
             broken = tensor if where == "prompt" else bone.model.get_input_embeddings().weight
             with torch.no_grad():
@@ -247,14 +247,14 @@ def test_fault_07_a_number_that_is_none_stops_before_the_update(
 
 def short_of_memory(patch: pytest.MonkeyPatch, rows: int, first: int = 1) -> None:
     """From the `first` forward pass on, no more than `rows` pairs fit."""
-    real, calls = train_module.target_nll, iter(range(1, 10**6))
+    real, calls = passes_module.target_nll, iter(range(1, 10**6))
 
     def limited(bone: object, batch: object) -> Tensor:
         if next(calls) >= first and batch.rows > rows:  # type: ignore[attr-defined]
             raise torch.OutOfMemoryError("pretended")
         return real(bone, batch)  # type: ignore[arg-type]
 
-    patch.setattr(train_module, "target_nll", limited)
+    patch.setattr(passes_module, "target_nll", limited)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])

@@ -19,8 +19,8 @@ from softprompt.data.table import read_table
 from softprompt.ensemble_runs import ensemble_runs
 from softprompt.errors import BackboneError, CheckpointError, ConfigError, DataError, SoftpromptError
 from softprompt.method_config import PrefixTuning
+from softprompt.precision import autocast
 from softprompt.run import run_recipe
-from softprompt.train import autocast
 
 
 @pytest.fixture(scope="module")

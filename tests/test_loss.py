@@ -13,7 +13,7 @@ from softprompt.config import TrainConfig
 from softprompt.inject import inject
 from softprompt.loss import by_length, mean_token_nll, target_nll
 from softprompt.methods import Untuned, trained_count
-from softprompt.train import _accumulate
+from softprompt.passes import Passes
 
 FAMILIES = list(factories.ARCHITECTURES)  # among them soft-capped and scaled logits
 
@@ -54,7 +54,7 @@ def test_logits_exist_at_target_positions_alone(name: str) -> None:
     with torch.no_grad():
         target_nll(bone, rows)
         whole = factories.logits(bone, rows)
-        with selecting(bone.model, rows.predicts_BT):
+        with selecting(bone.model, rows.at_N):
             selected = factories.logits(bone, rows)
         again = factories.logits(bone, rows)
     assert seen[0] == (len(rows.labels_N), len(factories.tokenizer()))
@@ -81,7 +81,7 @@ def test_loss_under_a_prefix_is_the_cross_entropy_of_text_that_starts_at_the_off
 
 def test_the_head_is_whole_again_after_an_error() -> None:
     bone, rows = factories.backbone("gpt2"), factories.batch(3)
-    with pytest.raises(ZeroDivisionError), selecting(bone.model, rows.predicts_BT):
+    with pytest.raises(ZeroDivisionError), selecting(bone.model, rows.at_N):
         raise ZeroDivisionError
     assert factories.logits(bone, rows).shape[:2] == rows.input_ids_BT.shape
 
@@ -117,7 +117,7 @@ def test_the_two_normalisations_are_what_their_names_say(loss: str) -> None:
             sums.append(float(target_nll(bone, collate([pair], bone.eos_id))))
     tokens = sum(len(pair.target) for pair in pairs)
     want = sum(sums) / (tokens if loss == "token_mean" else len(pairs))
-    got, positions = _accumulate(bone, method, pairs, TrainConfig(loss=loss, precision="float32"), len(pairs))
+    got, positions = Passes(bone, method, TrainConfig(loss=loss, precision="float32")).accumulate(pairs, len(pairs))
     assert got == pytest.approx(want, rel=1e-6)
     assert positions == len(pairs) * max(map(len, pairs))
 
@@ -131,7 +131,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(loss: str, micro: in
     for size in (7, micro):
         method = factories.prefix(bone)
         config = TrainConfig(batch_size=7, loss=loss, precision="float32")
-        value, _ = _accumulate(bone, method, pairs, config, size)
+        value, _ = Passes(bone, method, config).accumulate(pairs, size)
         flat = nn.utils.parameters_to_vector(factories.gradients(list(method.trainable().values())))
         assert flat.numel() == trained_count(method)
         results.append((value, flat))

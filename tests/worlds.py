@@ -17,7 +17,7 @@ import factories
 import torch
 from sittings import config, die, pairs, processes, setup
 
-from softprompt import train
+from softprompt import passes
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded
 from softprompt.config import DecodeConfig
@@ -30,6 +30,7 @@ from softprompt.method_config import Adapter, DePT, FineTuning, LoRA, MethodConf
 from softprompt.methods import METHODS, state
 from softprompt.multitask import Learner, MultiTask, of_task
 from softprompt.optim import make_optimizer
+from softprompt.passes import Passes
 from softprompt.sharding import is_sharded, shard
 from softprompt.train import training_steps
 
@@ -130,7 +131,7 @@ def losses(world: World, kind: str, split: bool, family: str, changes: dict[str,
     before = bone.frozen_hash()
     changes = {"max_steps": 50, **changes}
     if world.size > 1 and "at_once" in changes:
-        train.target_nll = partial(train.target_nll, at_once=changes["at_once"])
+        passes.target_nll = partial(passes.target_nll, at_once=changes["at_once"])
     settings = config(**{name: value for name, value in changes.items() if name != "at_once"})
     optimizer = make_optimizer(method, settings)
     steps = training_steps(bone, method, optimizer, still_pairs(kind, 11), settings, seed=7, world=world)
@@ -184,14 +185,14 @@ def act_at_step(number: int, act: Callable[[], None]) -> None:
 def short_of_memory(world: World, rank: int) -> list[tuple[float, int]]:
     """Loss and micro-batch of each step, where process `rank` cannot hold more than one row."""
     bone, method = learner("prefix", world, split=False)
-    real = train._accumulate
+    real = Passes.accumulate
 
-    def tight(backbone: Any, method: Any, chosen: Any, config: Any, rows: int, world: World, *rest: Any) -> Any:
-        if world.rank == rank and rows > 1:
+    def tight(own: Passes, chosen: Any, rows: int, *rest: Any) -> Any:
+        if own.world.rank == rank and rows > 1:
             raise torch.OutOfMemoryError("no room")
-        return real(backbone, method, chosen, config, rows, world, *rest)
+        return real(own, chosen, rows, *rest)
 
-    train._accumulate = tight  # type: ignore[assignment]
+    Passes.accumulate = tight  # type: ignore[method-assign]
     settings = config(max_steps=3, batch_size=8, micro_batch="auto")
     steps = training_steps(
         bone, method, make_optimizer(method, settings), still_pairs("prefix", 11), settings, seed=7, world=world
@@ -202,8 +203,8 @@ def short_of_memory(world: World, rank: int) -> list[tuple[float, int]]:
 def poisoned(world: World, rank: int) -> Any:
     """A run in which one process meets a loss that is not a number."""
     bone, method = learner("prefix", world, split=False)
-    real = train.target_nll
-    train.target_nll = lambda *args: real(*args) * (float("nan") if world.rank == rank else 1.0)
+    real = passes.target_nll
+    passes.target_nll = lambda *args: real(*args) * (float("nan") if world.rank == rank else 1.0)
     settings = config(max_steps=3)
     before = [value.clone() for value in state(method).values()]
     steps = training_steps(

@@ -246,15 +246,15 @@ def resolve(id: str, revision: str | None = None) -> str:
 
 
 @contextmanager
-def selecting(model: PreTrainedModel, positions_BT: Tensor) -> Iterator[None]:
-    """Inside the block the LM head sees only `positions_BT` (boolean), so logits come as (N, V), row by row.
+def selecting(model: PreTrainedModel, at_N: Tensor) -> Iterator[None]:
+    """Inside the block the LM head sees only the positions `at_N` (see `Batch`), so logits come as (N, V).
 
     A hook in front of the head, so whatever the architecture does after it (scaling, soft caps) still happens.
     """
     head = model.get_output_embeddings()
 
     def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (args[0][positions_BT], *args[1:])
+        return (args[0].flatten(0, 1).index_select(0, at_N), *args[1:])
 
     handle = head.register_forward_pre_hook(select)
     try:

@@ -48,12 +48,13 @@ class Batch:
     attention_mask_BT: Tensor
     position_ids_BT: Tensor
     """0, 1, 2, ... over each row's own tokens, whatever the padding; 0 on pads."""
-    predicts_BT: Tensor
-    """Boolean: positions whose next token carries loss. False everywhere in a batch without targets."""
+    at_N: Tensor
+    """Positions whose next token carries loss, in order, counted through all rows: row x T + column. None without
+    targets. In a seq2seq batch T is the decoder's."""
     labels_N: Tensor
-    """The tokens to predict, in the order of `predicts_BT.nonzero()`."""
+    """The tokens to predict there."""
     decoder_input_ids_BT: Tensor | None = None
-    """What a seq2seq decoder reads, right-padded; `predicts_BT` has its shape. None in a batch without targets."""
+    """What a seq2seq decoder reads, right-padded. None in a batch without targets."""
     family: str = "causal"
 
     @property
@@ -66,6 +67,13 @@ class Batch:
         target = 0 if self.decoder_input_ids_BT is None else self.decoder_input_ids_BT.numel()
         return self.input_ids_BT.numel() + target
 
+    @property
+    def predicts_BT(self) -> Tensor:
+        """Boolean: positions whose next token carries loss. False everywhere in a batch without targets."""
+        read = self.input_ids_BT if self.decoder_input_ids_BT is None else self.decoder_input_ids_BT
+        flat = torch.zeros(read.numel(), dtype=torch.bool, device=read.device)
+        return flat.index_fill(0, self.at_N, True).view_as(read)
+
     def to(self, device: torch.device) -> "Batch":
         return self._changed(lambda part: part.to(device, non_blocking=True))
 
@@ -73,9 +81,17 @@ class Batch:
         """In memory that a CUDA device copies from while the host goes on."""
         return self._changed(Tensor.pin_memory)
 
-    def _changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+    def copied(self, device: torch.device) -> "Batch":
+        """On `device`, in memory of its own."""
+        return self._changed(lambda part: part.to(device, copy=True))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that are tensors, by name."""
         parts = {name: getattr(self, name) for name in self.__slots__}
-        changed: dict[str, Any] = {name: change(part) for name, part in parts.items() if isinstance(part, Tensor)}
+        return {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        changed: dict[str, Any] = {name: change(part) for name, part in self.tensors().items()}
         return replace(self, **changed)
 
     def inputs(self) -> dict[str, Tensor]:
@@ -206,7 +222,7 @@ def collate(pairs: Sequence[Encoded], pad_id: int, *, side: str = "right") -> Ba
     mask_BT = _mask(lengths, longest, side)
     next_labels = torch.nn.functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
     predicts = next_labels != IGNORED
-    return Batch(torch.tensor(ids), mask_BT, _positions(mask_BT), predicts, next_labels[predicts])
+    return Batch(torch.tensor(ids), mask_BT, _positions(mask_BT), _flat(predicts), next_labels[predicts])
 
 
 def collate_sources(sources: Sequence[Sequence[int]], pad_id: int) -> Batch:
@@ -227,11 +243,16 @@ def collate_seq2seq(
         sources.input_ids_BT,
         sources.attention_mask_BT,
         sources.position_ids_BT,
-        predicts,
+        _flat(predicts),
         targets_BT[predicts],
         shifted(targets_BT),
         "seq2seq",
     )
+
+
+def _flat(marked_BT: Tensor) -> Tensor:
+    """The marked positions, counted through all rows."""
+    return marked_BT.flatten().nonzero()[:, 0]
 
 
 def _mask(lengths: Tensor, longest: int, side: str) -> Tensor:

@@ -24,9 +24,9 @@ LOGITS_AT_ONCE = 2**24
 
 
 def chunked_nll(
-    model: PreTrainedModel, inputs: Mapping[str, Tensor], predicts_BT: Tensor, labels_N: Tensor, at_once: int
+    model: PreTrainedModel, inputs: Mapping[str, Tensor], at_N: Tensor, labels_N: Tensor, at_once: int
 ) -> Tensor | None:
-    """Sum of -log p(label) over the positions `predicts_BT` (boolean), in nats, `at_once` logits at a time.
+    """Sum of -log p(label) over the positions `at_N` (see `Batch`), in nats, `at_once` logits at a time.
 
     None where all logits are to be computed together: they are few, the head is trained, or what follows it is not a
     chain of calls on each position's logits.
@@ -40,7 +40,7 @@ def chunked_nll(
     with ExitStack() as stack:
 
         def take_one(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            hidden.append(args[0][predicts_BT])
+            hidden.append(args[0].flatten(0, 1).index_select(0, at_N))
             return (hidden[-1][:1].detach(), *args[1:])
 
         def watch(_: nn.Module, args: tuple[Any, ...], logits_1V: Tensor) -> None:

@@ -195,6 +195,18 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _captures_what_it_can(self) -> Self:
+        if not self.train.graphs:
+            return self
+        if self.tasks or self.backbone.shard or self.backbone.quantize is not None:
+            other = "tasks" if self.tasks else "backbone.shard" if self.backbone.shard else "backbone.quantize"
+            raise ValueError(
+                f"train.graphs and {other} do not go together: a captured pass is the same for every batch. Set "
+                "train.graphs=false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _computes_in_one_type(self) -> Self:
         if (self.backbone.dtype, self.train.precision) == ("float16", "bfloat16"):
             raise ValueError(

@@ -48,11 +48,10 @@ def virtual_tokens(model: PreTrainedModel, table_PE: Tensor, change_SE: Tensor |
     def to_rows(_: nn.Module, args: tuple[Any, ...], words_BTE: Tensor) -> Tensor:
         ids_BT = seen.pop()
         virtual_BT = (ids_BT >= size) & (ids_BT < size + count)
-        if virtual_BT.any():
-            rows_BTE = table_PE.to(words_BTE.dtype)[(ids_BT - size).clamp(0, count - 1)]
-            words_BTE = torch.where(virtual_BT[..., None], rows_BTE, words_BTE)
-        indexed_BT = ids_BT >= size + count
-        if change_SE is not None and indexed_BT.any():
+        rows_BTE = table_PE.to(words_BTE.dtype)[(ids_BT - size).clamp(0, count - 1)]
+        words_BTE = torch.where(virtual_BT[..., None], rows_BTE, words_BTE)
+        if change_SE is not None:
+            indexed_BT = ids_BT >= size + count
             indices_BT = ((ids_BT - size - count) // size).clamp(min=0)
             added_BTE = change_SE.to(words_BTE.dtype)[indices_BT] * indexed_BT[..., None]
             words_BTE = words_BTE + added_BTE

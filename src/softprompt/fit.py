@@ -24,8 +24,9 @@ from softprompt.loss import mean_token_nll
 from softprompt.methods import state
 from softprompt.multitask import Learner, of_task
 from softprompt.optim import make_optimizer, optimizer_state, restore_optimizer
+from softprompt.precision import autocast
 from softprompt.signals import Caught, Stopped, collected, interrupted
-from softprompt.train import StepRecord, autocast, make_plan, total_steps, training_steps
+from softprompt.train import StepRecord, make_plan, total_steps, training_steps
 
 METRICS = "metrics.jsonl"
 

@@ -142,7 +142,7 @@ def target_log_probs(
         for chunk in batches_by_length(pairs, batch_size):
             own = for_rows(steering, chunk)
             batch = make_batch(backbone, own, [pairs[index] for index in chunk])
-            with own.attach(backbone), selecting(backbone.model, batch.predicts_BT):
+            with own.attach(backbone), selecting(backbone.model, batch.at_N):
                 logits_NV = backbone.model(**batch.inputs(), use_cache=False).logits
             loss_N = torch.nn.functional.cross_entropy(logits_NV.float(), batch.labels_N, reduction="none")
             lengths = [len(pairs[index].target) for index in chunk]

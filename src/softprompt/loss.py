@@ -20,10 +20,10 @@ def target_nll(backbone: Backbone, batch: Batch, *, at_once: int = LOGITS_AT_ONC
     Must be called inside `steering.attach(backbone)`. The final hidden states are selected before the LM head, so no
     logits exist at source tokens and pads; behind a frozen head no more than `at_once` of them exist at a time.
     """
-    loss = chunked_nll(backbone.model, batch.inputs(), batch.predicts_BT, batch.labels_N, at_once)
+    loss = chunked_nll(backbone.model, batch.inputs(), batch.at_N, batch.labels_N, at_once)
     if loss is not None:
         return loss
-    with selecting(backbone.model, batch.predicts_BT):
+    with selecting(backbone.model, batch.at_N):
         logits_NV = backbone.model(**batch.inputs(), use_cache=False).logits
     return torch.nn.functional.cross_entropy(logits_NV.float(), batch.labels_N, reduction="sum")
 

@@ -60,6 +60,7 @@ class TrainConfig(Section):
     )
     frozen_dropout: bool = Field(default=False, description="dropout of the frozen backbone on during training")
     precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="forward arithmetic")
+    graphs: bool = Field(default=False, description="capture each shape of batch as a CUDA graph: launched in one call")
     gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, more time")
     eval_every: int | None = Field(default=None, ge=1, description="steps between dev losses; null: each epoch")
     save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints; null: as eval_every")
@@ -80,6 +81,9 @@ class TrainConfig(Section):
             raise ValueError(
                 f"expected micro_batch <= batch_size, got {self.micro_batch} > {self.batch_size}. Lower micro_batch"
             )
+        if self.graphs and (self.gradient_checkpointing or self.micro_batch == "auto"):
+            key = "gradient_checkpointing" if self.gradient_checkpointing else "micro_batch=auto"
+            raise ValueError(f"train.graphs and train.{key} do not go together: what is captured is fixed. Drop one")
         if any(not 0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"expected betas in [0, 1), got {list(self.betas)}. The usual ones are [0.9, 0.999]")
         for key, users in OPTIMIZER_FIELDS.items():
