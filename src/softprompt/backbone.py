@@ -249,12 +249,13 @@ def resolve(id: str, revision: str | None = None) -> str:
 def selecting(model: PreTrainedModel, positions_BT: Tensor) -> Iterator[None]:
     """Inside the block the LM head sees only `positions_BT` (boolean), so logits come as (N, V), row by row.
 
-    A hook in front of the head, so whatever the architecture does after it (scaling, soft caps) still happens.
+    A hook in front of the head, so whatever the architecture does after it (scaling, soft caps) still happens. By
+    number, not by mask: shapes are then known where hidden states have no values (`softprompt.footprint`).
     """
     head = model.get_output_embeddings()
 
     def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (args[0][positions_BT], *args[1:])
+        return (args[0][positions_BT.nonzero(as_tuple=True)], *args[1:])
 
     handle = head.register_forward_pre_hook(select)
     try:
