@@ -110,6 +110,8 @@ def test_the_command(tmp_path: Path) -> None:
     (counted,) = found["backbones"].values()
     assert [(cost["length"], cost["split"]) for cost in counted] == [(2, False), (2, True), (3, False), (3, True)]
     assert call(softprompt.cli.app, [*words, "--markdown"], catch_exceptions=False).stdout.startswith("# Scale")
+    with pytest.raises(ConfigError, match="--json or --markdown, got both"):
+        call(softprompt.cli.app, [*words, "--json", "--markdown"], catch_exceptions=False)
     with pytest.raises(DataError, match="1 of 1 rows are longer than the backbone's window"):
         call(softprompt.cli.app, [*words, "--target", "200"], catch_exceptions=False)
 

@@ -193,13 +193,15 @@ def scale_command(
 
     given = {"rows": rows, "source": source, "target": target, "dtype": dtype, "device_flops": device_flops}
     given |= {"bandwidth": bandwidth, "device_memory": device_memory}
+    if as_json and markdown:
+        raise ConfigError("scale: expected --json or --markdown, got both. Drop one of them.")
     setting = make_setting(methods=method, lengths=length, processes=processes, **given)
     from softprompt.scale import costs
     from softprompt.scale_page import scale_json, scale_page, scale_text
 
     found = {id: costs(id, setting) for id in backbones or BACKBONES}
     shown = scale_json if as_json else scale_page if markdown else scale_text
-    print(shown(found, setting), end="" if markdown and not as_json else "\n")
+    print(shown(found, setting), end="" if markdown else "\n")
 
 
 @app.command("list")
