@@ -11,25 +11,15 @@ import softprompt
 ROOT = Path(softprompt.__file__).parent
 FLOW = (
     *("errors", "types", "recipes", "recipe_files", "tasks", "parts", "method_config", "published"),
-    *("data_config", "train_config", "config", "grid"),
+    *("data_config", "train_config", "config", "grid", "scale_setting"),
     *("template", "data", "table", "metrics", "segments", "files", "console"),
     *("fetch", "lock", "signals", "machine", "ahead", "distributed", "sharding", "inject", "quantize", "backbone"),
     *("embed", "positions", "forms", "artefact", "prompt", "init", "methods"),
-    *(
-        "per_row",
-        "multitask",
-        "batch",
-        "truncate",
-        "incontext",
-        "chunked",
-        "loss",
-        "precision",
-        "graphs",
-        "labels",
-        "decode",
-    ),
-    *("ensemble", "attached", "adafactor", "optim", "steps", "train", "checkpoint", "fit", "fit_tasks"),
+    *("per_row", "multitask", "batch", "truncate", "incontext", "chunked", "loss", "precision", "graphs", "passes"),
+    *("labels", "decode"),
+    *("ensemble", "attached", "adafactor", "optim", "steps", "train", "footprint", "checkpoint", "fit", "fit_tasks"),
     *("resume", "folder", "prepare", "results", "run", "ensemble_runs", "plan", "inspection", "data_inspection"),
+    *("scale", "scale_page"),
     *("report", "sweep_report", "sweep", "listing", "cli", "__main__"),
 )
 MODULES = {path: ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in sorted(ROOT.rglob("*.py"))}

@@ -249,7 +249,9 @@ def resolve(id: str, revision: str | None = None) -> str:
 def selecting(model: PreTrainedModel, at_N: Tensor) -> Iterator[None]:
     """Inside the block the LM head sees only the positions `at_N` (see `Batch`), so logits come as (N, V).
 
-    A hook in front of the head, so whatever the architecture does after it (scaling, soft caps) still happens.
+    A hook in front of the head, so whatever the architecture does after it (scaling, soft caps) still happens. By
+    number, not by mask: shapes are then known where hidden states have no values (`softprompt.footprint`), and nobody
+    waits for a device.
     """
     head = model.get_output_embeddings()
 

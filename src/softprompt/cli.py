@@ -170,6 +170,40 @@ def inspect_command(
     print(json.dumps(found, indent=2) if as_json else recipe_text(found))
 
 
+@app.command("scale")
+def scale_command(
+    backbones: Annotated[
+        list[str] | None, typer.Argument(metavar="[BACKBONE]...", help="Hub ids or folders. Default: docs/scale.md's.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(metavar="M1,M2", help="prefix, prompt, dept.")] = None,
+    length: Annotated[str | None, typer.Option(metavar="P1,P2", help="Virtual tokens.")] = None,
+    processes: Annotated[str | None, typer.Option(metavar="N1,N2", help="Processes, a device each.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Pairs a step and process.")] = None,
+    source: Annotated[int | None, typer.Option(help="Tokens of a source.")] = None,
+    target: Annotated[int | None, typer.Option(help="Tokens of a target.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of the frozen weights: bfloat16 or float32.")] = None,
+    device_flops: Annotated[float | None, typer.Option(help="Operations a second.")] = None,
+    bandwidth: Annotated[float | None, typer.Option(help="Bytes a second that a process sends.")] = None,
+    device_memory: Annotated[float | None, typer.Option(help="Bytes.")] = None,
+    as_json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As docs/scale.md.")] = False,
+) -> None:
+    """Bytes sent, memory and time at the least of a training step on many processes; nothing is run or loaded."""
+    from softprompt.scale_setting import BACKBONES, make_setting
+
+    given = {"rows": rows, "source": source, "target": target, "dtype": dtype, "device_flops": device_flops}
+    given |= {"bandwidth": bandwidth, "device_memory": device_memory}
+    if as_json and markdown:
+        raise ConfigError("scale: expected --json or --markdown, got both. Drop one of them.")
+    setting = make_setting(methods=method, lengths=length, processes=processes, **given)
+    from softprompt.scale import costs
+    from softprompt.scale_page import scale_json, scale_page, scale_text
+
+    found = {id: costs(id, setting) for id in backbones or BACKBONES}
+    shown = scale_json if as_json else scale_page if markdown else scale_text
+    print(shown(found, setting), end="" if markdown else "\n")
+
+
 @app.command("list")
 def list_command(
     what: Annotated[str, typer.Argument(help="recipes, tasks, suites, methods or backbones")],
