@@ -11,7 +11,7 @@ import softprompt
 ROOT = Path(softprompt.__file__).parent
 FLOW = (
     *("errors", "types", "recipes", "recipe_files", "tasks", "parts", "method_config", "published"),
-    *("data_config", "train_config", "config", "grid", "scale_setting"),
+    *("data_config", "train_config", "decode_config", "config", "grid", "scale_setting"),
     *("template", "data", "table", "metrics", "segments", "files", "console"),
     *("fetch", "lock", "signals", "machine", "ahead", "distributed", "sharding", "inject", "quantize", "backbone"),
     *("embed", "positions", "forms", "artefact", "prompt", "init", "methods"),
