@@ -45,7 +45,15 @@ SQUAD += [
     *SMALL,
 ]
 SST2 = ["data.task=glue-sst2", "data.dir={data}/glue/SST-2", "data.template=t5", "decode.labels=true", *SMALL]
-FEW = [*SST2, "untuned=false", "train.max_steps=40", "train.batch_size=8", "train.warmup_steps=4"]
+SST2 += ["data.split=dev_from_train", "data.dev_size=300", "train.lr=3e-2"]
+FEW = [
+    *SST2,
+    "untuned=false",
+    "train.max_steps=40",
+    "train.batch_size=8",
+    "train.warmup_steps=4",
+    "train.eval_every=20",
+]
 
 RUNS: dict[str, list[list[str]]] = {
     "WebNLG 2017, seen and unseen categories": [WEBNLG],
@@ -55,7 +63,7 @@ RUNS: dict[str, list[list[str]]] = {
         [*SQUAD, "data.dev={data}/squadshifts/reddit_v1.0.json"],
         [*SQUAD, "data.dev={data}/squadshifts/amazon_reviews_v1.0.json"],
     ],
-    "SST-2, 2,000 training pairs": [[*SST2, "data.max_train=2000", *TUNED]],
+    "SST-2, 6,000 training pairs": [[*SST2, "data.max_train=6000", *TUNED]],
     **{
         f"SST-2, {shots} examples a label": [[*FEW, f"data.shots={shots}", f"data.subset={k}"] for k in range(5)]
         for shots in (4, 16, 32)
