@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 from softprompt.backbone import Backbone, resolve
 from softprompt.batch import encode_sources
 from softprompt.config import DecodeConfig
-from softprompt.decode import Decoded, decode_texts, generation_options, newline_ids
+from softprompt.decode import Decoded, decode_texts, decode_together, generation_options, newline_ids
+from softprompt.distributed import ALONE
 from softprompt.errors import DataError
 from softprompt.methods import Untuned
 
@@ -191,3 +192,11 @@ def test_more_beams_find_no_less_likely_texts() -> None:
 
     two, all_of_them = scores(2), scores(len(factories.tokenizer()))
     assert (all_of_them >= two - 1e-4).all()
+
+
+def test_one_process_decodes_together_as_it_does_alone() -> None:
+    bone = factories.backbone("gpt2")
+    sources = [example.source for example in factories.examples(9, seed=4)]
+    config = DecodeConfig(strategy="sample", temperature=2.0, max_new_tokens=6, batch_size=3)
+    alone = decode_texts(bone, Untuned(), sources, config, seed=5)
+    assert decode_together(bone, Untuned(), sources, config, world=ALONE, seed=5) == alone

@@ -12,7 +12,7 @@ import factories
 import pytest
 import torch
 import worlds
-from jobs import long_job
+from jobs import long_job, tiny_job
 from sittings import newest, said
 
 from softprompt.distributed import ALONE, joined
@@ -64,7 +64,7 @@ def test_several_processes_have_the_losses_of_one(
 
 @pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize(
-    "changes", [{"loss": "sentence_sum", "micro_batch": 1}, {"gradient_checkpointing": True}, {"at_once": 200}]
+    "changes", [{"loss": "sentence_sum", "micro_batch": 1}, {"gradient_checkpointing": True}, {"at_once": 320 * 20}]
 )
 def test_so_have_they_with_accumulation_recomputation_and_chunks(
     split: bool, changes: dict[str, Any], alone: dict[Any, Any]
@@ -83,6 +83,33 @@ def test_every_method_on_every_family_has_the_losses_of_one_process(
     if split and kind == "finetune":
         pytest.skip("refused: what is trained is not split")
     assert assert_same_run(kind, family, size, split, alone, lr=1e-3) < 1e-6
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5", "gemma2"])
+def test_the_loss_of_a_split_backbone_is_chunked_in_every_process(family: str, alone: dict[Any, Any]) -> None:
+    """Also where one process has few targets: both have to make the same passes."""
+    one, *others = worlds.together(2, worlds.chunks, family)
+    assert all(other == one for other in others)
+    assert one[1] and one[0] == pytest.approx(worlds.chunks(ALONE, family)[0], rel=1e-5)
+
+
+def test_a_whole_run_on_a_split_backbone_answers_as_one_process_does(tmp_path: Path) -> None:
+    recipe = tiny_job(tmp_path, architecture="t5")
+    folders = [tmp_path / "one", tmp_path / "two"]
+    worlds.run(ALONE, recipe, folders[0], False)
+    arms, nothing = worlds.together(2, worlds.run, recipe, folders[1], True)
+    assert arms == ["untuned", "prefix", "lora"] and nothing == []
+    for part in ("", "arms/untuned", "arms/lora"):
+        answers = [(folder / part / "predictions" / "test.jsonl").read_text() for folder in folders]
+        assert answers[0] == answers[1]
+    assert worlds.together(2, worlds.run, recipe, folders[1], True)[0] == arms  # read back
+
+
+def test_other_data_in_one_process_is_refused_by_all(tmp_path: Path) -> None:
+    recipe = tiny_job(tmp_path)
+    job = worlds.begin(2, worlds.run_with_other_data, recipe, tmp_path / "out")
+    assert job.ends() == [2, 2]
+    assert "expected the same in all 2 processes" in job.answers[0].recv()
 
 
 def test_what_the_processes_say_to_each_other() -> None:

@@ -212,3 +212,20 @@ def test_fault_05_the_command_exits_75_on_sigterm_and_resumes_to_the_same_bytes(
     run_recipe(load_recipe(str(recipe)), tmp_path / "whole", quiet=True)
     for name in (METRICS, "prompt/adapter_model.safetensors", "predictions/test.jsonl"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_fault_05_a_signal_during_the_last_save_is_answered(
+    unbroken: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = checkpoint.save
+
+    def interrupted(folder: Path, made: checkpoint.Checkpoint, *, keep: int) -> None:
+        real(folder, made, keep=keep)
+        if made.state.step == TOTAL:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", interrupted)
+        with pytest.raises(Interrupted, match=f"saved after step {TOTAL} of {TOTAL}"):
+            sit(tmp_path)
+    assert_same(result(tmp_path), unbroken)

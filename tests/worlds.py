@@ -17,10 +17,10 @@ import factories
 import torch
 from sittings import config, die, pairs, processes, setup
 
-from softprompt import passes
+from softprompt import loss, passes
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded
-from softprompt.config import DecodeConfig
+from softprompt.config import DecodeConfig, load_recipe
 from softprompt.decode import decode_together
 from softprompt.distributed import World, joined
 from softprompt.errors import SoftpromptError, TrainingError
@@ -31,6 +31,7 @@ from softprompt.methods import METHODS, state
 from softprompt.multitask import Learner, MultiTask, of_task
 from softprompt.optim import make_optimizer
 from softprompt.passes import Passes
+from softprompt.run import run_recipe
 from softprompt.sharding import is_sharded, shard
 from softprompt.train import training_steps
 
@@ -245,3 +246,37 @@ def talk(world: World) -> dict[str, Any]:
         "grads": [None if parameter.grad is None else parameter.grad.tolist() for parameter in parameters],
         "leader": mine.tolist(),
     }
+
+
+def chunks(world: World, family: str) -> tuple[float, bool]:
+    """The loss of a step whose longest target alone is to be chunked, and whether it was chunked here."""
+    bone, method = learner("prefix", world, split=world.size > 1, family=family)
+    chunked, real = list[bool](), loss.chunked_nll
+
+    def watched(*args: Any) -> Any:
+        found = real(*args)
+        chunked.append(found is not None)
+        return found
+
+    loss.chunked_nll = watched
+    long, short = Encoded((5, 6, 7), tuple(range(5, 18))), Encoded((5, 6), (7, 8))
+    passes.target_nll = partial(loss.target_nll, at_once=len(factories.tokenizer()) * 5)
+    value, _ = Passes(bone, method, config(max_steps=1), world).accumulate([short, long], 2)
+    loss.chunked_nll, passes.target_nll = real, loss.target_nll
+    return world.sums([value])[0], all(chunked)
+
+
+def run(world: World, recipe: Path, folder: Path, split: bool) -> list[str]:
+    """A whole run with a baseline; the methods of its results."""
+    more = ["compare.lora.method=lora", "method.dropout=0", "compare.lora.method.dropout=0", "decode.max_new_tokens=8"]
+    made = load_recipe(str(recipe), [*more, f"backbone.shard={str(split).lower()}"])
+    return [result.method for result in run_recipe(made, folder, resume=True, quiet=True)]
+
+
+def run_with_other_data(world: World, recipe: Path, folder: Path) -> Any:
+    """A run in which the second process reads other training pairs."""
+    if not world.leads:
+        text = recipe.read_text().replace("train.jsonl", "dev.jsonl")
+        (recipe.parent / "other.yaml").write_text(text)
+        recipe = recipe.parent / "other.yaml"
+    return run(world, recipe, folder, False)

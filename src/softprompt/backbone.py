@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -174,14 +174,18 @@ class Backbone:
         return int(self.model.num_parameters())
 
     def hash(self) -> str:
-        """SHA-256 over names, dtypes, shapes and bytes of all parameters, and of the scales of quantised ones."""
-        return _digest({**dict(self.model.named_parameters()), **constants(self.model)})
+        """SHA-256 over names, dtypes, shapes and bytes of all parameters, and of the scales of quantised ones.
+
+        Of a split backbone too: its parts are put together one by one, by all processes.
+        """
+        in_parts(self.model)
+        return _digest({**dict(self.model.named_parameters()), **constants(self.model)}, DTensor.full_tensor)
 
     def frozen_hash(self) -> str:
         """The same over those that are not trained at the moment; of a split backbone, over this process's part."""
         in_parts(self.model)
         frozen = {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
-        return _digest({**frozen, **constants(self.model)})
+        return _digest({**frozen, **constants(self.model)}, DTensor.to_local)
 
     def hidden_width(self) -> int:
         """E, the width of the input embeddings."""
@@ -196,11 +200,11 @@ class Backbone:
                 module._gradient_checkpointing_func = _recompute
 
 
-def _digest(parameters: Mapping[str, Tensor]) -> str:
+def _digest(parameters: Mapping[str, Tensor], of_split: Callable[[DTensor], Tensor]) -> str:
     digest = hashlib.sha256()
     for name, parameter in sorted(parameters.items()):
         digest.update(f"{name}:{parameter.dtype}:{tuple(parameter.shape)}".encode())
-        own = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        own = of_split(parameter) if isinstance(parameter, DTensor) else parameter
         raw = own.detach().reshape(-1).contiguous().cpu().view(torch.uint8)
         digest.update(raw.numpy().data)
     return digest.hexdigest()

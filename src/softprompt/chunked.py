@@ -19,6 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 from transformers import PreTrainedModel
 
+from softprompt.sharding import is_sharded
+
 LOGITS_AT_ONCE = 2**24
 """Logits that exist at once at most, in numbers: 64 MiB a copy in float32, 333 positions of GPT-2's vocabulary."""
 
@@ -33,7 +35,8 @@ def chunked_nll(
     """
     head = model.get_output_embeddings()
     rows = max(1, at_once // head.weight.shape[0])
-    if len(labels_N) <= rows or any(parameter.requires_grad for parameter in head.parameters()):
+    few = len(labels_N) <= rows and not is_sharded(model)  # there all processes go the same way
+    if few or any(parameter.requires_grad for parameter in head.parameters()):
         return None
     hidden: list[Tensor] = []
     rest = _Rest()
@@ -76,6 +79,10 @@ def _summed(to_logits: Callable[[Tensor], Tensor], hidden_NE: Tensor, labels_N: 
         return total
     loss: Tensor = _WithGradient.apply(hidden_NE, total, gradient_NE)  # type: ignore[no-untyped-call]
     return loss
+
+
+_ASKS_FOR_A_GRADIENT = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
+"""What FSDP2's hooks read from the logits: no number of theirs."""
 
 
 class _WithGradient(torch.autograd.Function):
@@ -132,6 +139,6 @@ class _Rest(TorchFunctionMode):
                 self._calls.append((function, args, kwargs, result))
                 if result is not None:
                     self._made[id(result)] = result
-            elif not isinstance(result, torch.dtype | torch.device):
+            elif not isinstance(result, torch.dtype | torch.device) and function != _ASKS_FOR_A_GRADIENT:
                 self._whole = False  # a number or a shape that was read from one position's logits
         return result

@@ -92,7 +92,7 @@ def decode_together(
     Sampled texts depend on the number of processes. `on_batch` hears an estimate: as if all were as far as this one.
     """
     order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
-    own = world.share(order)
+    own = sorted(world.share(order))
     spare = order[: -(-len(order) // world.size) - len(own)]  # so that all make equally many passes
     rows = decode_texts(
         backbone,

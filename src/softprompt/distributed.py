@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from typing import Any, TypeVar
 
 import torch
@@ -59,9 +60,9 @@ class World:
         _sent(dist.all_reduce, totals)
         return [float(total) for total in totals]
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        self.sums([0.0])
+    def agrees(self, facts: str) -> bool:
+        """Whether all processes say what the leader says."""
+        return not self.any(self.told(facts.encode()) != facts.encode())
 
     def told(self, data: bytes | None) -> bytes:
         """The leader's `data`, in every process; what the others give does not count."""
@@ -103,8 +104,8 @@ class World:
             return
         there = self.sums([float(parameter.grad is not None) for parameter in parameters])
         gradients = []
-        for parameter, count in zip(parameters, there, strict=True):
-            if count:
+        for parameter, having in zip(parameters, there, strict=True):
+            if having:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
                 gradients.append(parameter.grad)
@@ -116,6 +117,8 @@ class World:
 
 
 ALONE = World()
+_CALLS = count()
+"""Groups that this process has been in."""
 
 
 @contextmanager
@@ -144,14 +147,12 @@ def joined() -> Iterator[World]:
             )
         torch.cuda.set_device(local)
     store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
-    # torchrun may keep one store over its restarts, with the addresses of processes that are gone.
-    attempt = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    # torchrun keeps one store over its restarts and over our calls, with the addresses of those that are gone.
+    attempt = PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_CALLS)}", store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=attempt, rank=rank, world_size=size, timeout=PATIENCE)
-    try:
-        yield World(rank, size)
-    finally:
-        dist.destroy_process_group()
+    yield World(rank, size)
+    dist.destroy_process_group()  # not after an error: it might wait for the others, and they for this one's end
 
 
 def _require_torchrun() -> None:

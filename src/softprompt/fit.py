@@ -197,6 +197,7 @@ class _Sitting:
         stop = self.world.any(bool(caught))
         if last or improved or self._due(self.config.save_every or self.config.eval_every, step) or stop:
             self.save(step)
+            stop = self.world.any(bool(caught))  # nobody leaves before the leader has saved; a signal may have come
         self._stop_if(stop, caught)
 
     def _due(self, every: int | None, step: int) -> bool:

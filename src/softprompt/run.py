@@ -15,7 +15,7 @@ from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
 from softprompt.console import Progress
 from softprompt.decode import Decoded, decode_together
 from softprompt.distributed import World, joined
-from softprompt.errors import TrainingError
+from softprompt.errors import ConfigError, TrainingError
 from softprompt.files import write_text_atomic
 from softprompt.fit_tasks import fit_tasks
 from softprompt.folder import SCORES, RunFolder, require_free
@@ -62,6 +62,7 @@ def run_recipe(
             require_accepted(changed.changes, allow_change, folder)
         parts = {(arm, task): part for arm, whole in arms.items() for task, part in whole.parts().items()}
         jobs = prepare(parts)
+        _require_same(world, [dump_yaml(recipe), *(json.dumps(job.splits) for job in jobs.values())], "recipe and data")
         with locked(folder) if world.leads else nullcontext():
             if world.leads:
                 require_free(folder, resume)  # another process may have been faster
@@ -80,6 +81,15 @@ def run_recipe(
                 raise
             kept.status("done")
             return results
+
+
+def _require_same(world: World, facts: Sequence[str], what: str) -> None:
+    """Raise `ConfigError` in every process where one of them has read something else than the leader."""
+    if not world.agrees("\n".join(facts)):
+        raise ConfigError(
+            f"{what}: expected the same in all {world.size} processes, got others than the leader's in one of them. "
+            "Put the same files on every machine."
+        )
 
 
 def arm_order(recipe: Recipe) -> list[str]:
@@ -157,6 +167,7 @@ def _loaded(recipe: Recipe, world: World) -> tuple[Backbone, str]:
         device="cpu" if wanted.shard else None,
     )
     digest = backbone.hash()
+    _require_same(world, [digest], f"weights of backbone {wanted.id!r}")
     if wanted.shard:
         shard(backbone.model, world, default_device())
     return backbone, digest

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -42,6 +42,7 @@ def shard(model: PreTrainedModel, world: World, device: torch.device) -> None:
     for block in blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
+    register_fsdp_forward_method(model, "generate")  # it runs an encoder by itself, before any forward of the whole
 
 
 def is_sharded(model: PreTrainedModel) -> bool:

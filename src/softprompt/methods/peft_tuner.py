@@ -12,14 +12,22 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from softprompt.artefact import Facts, read_facts, require_match, write_artefact
 from softprompt.backbone import Backbone
 from softprompt.errors import ConfigError
 from softprompt.files import load_tensors, save_tensors
 from softprompt.recipes import nearest
+from softprompt.sharding import is_sharded
 
 _TENSORS = "adapter_model.safetensors"
+
+
+_SPLIT = (
+    "method {name}: PEFT cannot do this to a backbone that is split over processes ({why}). "
+    "Set backbone.shard=false, or take LoRA with its default start."
+)
 
 
 class PeftMethod:
@@ -34,6 +42,12 @@ class PeftMethod:
             inject_adapter_in_model(peft_config, backbone.model)
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(f"method {name}: PEFT cannot change backbone {backbone.id!r} so: {error}") from error
+        except RuntimeError as error:
+            if not is_sharded(backbone.model):
+                raise
+            raise ConfigError(_SPLIT.format(name=name, why=str(error).splitlines()[0])) from error
+        if any(isinstance(one, DTensor) for one in backbone.model.parameters() if one.requires_grad):
+            raise ConfigError(_SPLIT.format(name=name, why="it trains weights of the backbone itself"))
         self.model, self.peft_config, self.name = backbone.model, peft_config, name
         self.set_mode(False)
 
