@@ -274,9 +274,9 @@ Made by `python benchmarks/pages.py` from `benchmarks/results/real_tasks.json`, 
 nothing but generated text: the pipelines and the numbers are real, and far from those of large models. One seed where
 no interval is given; intervals are 95% ones of Student's t over five draws of the examples.
 
-A prefix steers what a backbone can do already. This one puts records into words; it knows no sentiment (50.9 on SST-2 is
-the share of one label) and finds no answers in a text, and a prefix cannot teach it: fine-tuning can, a little. Each run
-by hand:
+A prefix steers what a backbone can do already. This one puts records into words; it knows no sentiment (50.9 on SST-2
+is the share of one label) and finds no answers in a text, and a prefix cannot teach it: fine-tuning can, a little.
+Each run by hand:
 """
 MARKS = "<!-- made by benchmarks/pages.py: -->", "<!-- until here -->"
 """What it writes in docs/results.md lies between these."""
