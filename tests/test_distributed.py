@@ -86,11 +86,12 @@ def test_every_method_on_every_family_has_the_losses_of_one_process(
 
 
 @pytest.mark.parametrize("family", ["gpt2", "t5", "gemma2"])
-def test_the_loss_of_a_split_backbone_is_chunked_in_every_process(family: str, alone: dict[Any, Any]) -> None:
-    """Also where one process has few targets: both have to make the same passes."""
+def test_processes_with_few_and_many_targets_make_the_same_passes(family: str) -> None:
+    """A split backbone's loss is not taken by chunks, which some would do and others not."""
     one, *others = worlds.together(2, worlds.chunks, family)
-    assert all(other == one for other in others)
-    assert one[1] and one[0] == pytest.approx(worlds.chunks(ALONE, family)[0], rel=1e-5)
+    whole, chunked = worlds.chunks(ALONE, family)
+    assert all(other == one for other in others) and chunked and not one[1]
+    assert one[0] == pytest.approx(whole, rel=1e-5)
 
 
 def test_a_whole_run_on_a_split_backbone_answers_as_one_process_does(tmp_path: Path) -> None:

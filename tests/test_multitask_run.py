@@ -13,7 +13,7 @@ from softprompt.backbone import Backbone
 from softprompt.cli import app
 from softprompt.config import Recipe, dump_yaml, load_recipe
 from softprompt.data_inspection import inspect_data
-from softprompt.decode import decode_texts
+from softprompt.decode import decode_texts, decode_together
 from softprompt.errors import CheckpointError, ConfigError, TrainingError
 from softprompt.inspection import inspect_kept, inspect_recipe
 from softprompt.plan import dry_run
@@ -136,8 +136,8 @@ def test_run_again_or_stopped_between_two_tasks_it_gives_the_same_bytes(
             if options.get("labels"):
                 raise TrainingError("stop")
 
-        real = decode_texts
-        patch.setattr("softprompt.run.decode_texts", lambda *a, **k: dies(*a, **k) or real(*a, **k))
+        real = decode_together
+        patch.setattr("softprompt.run.decode_together", lambda *a, **k: dies(*a, **k) or real(*a, **k))
         with pytest.raises(TrainingError, match="stop"):
             run_recipe(recipe.arm("main"), again, quiet=True)
     assert (again / "tasks" / TEXT / "scores.json").exists() and not (again / "tasks" / LABEL / "scores.json").exists()

@@ -18,10 +18,9 @@ from softprompt.loss import target_nll
 from softprompt.method_config import FineTuning
 from softprompt.methods import METHODS, Method, Untuned, state, trained_count
 from softprompt.optim import make_optimizer, optimizer_state, restore_optimizer
+from softprompt.precision import autocast, has_bfloat16
 from softprompt.steps import Plan
 from softprompt.train import (
-    autocast,
-    has_bfloat16,
     make_plan,
     prepare_mode,
     step_seed,

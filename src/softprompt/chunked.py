@@ -30,12 +30,13 @@ def chunked_nll(
 ) -> Tensor | None:
     """Sum of -log p(label) over the positions `at_N` (see `Batch`), in nats, `at_once` logits at a time.
 
-    None where all logits are to be computed together: they are few, the head is trained, or what follows it is not a
-    chain of calls on each position's logits.
+    None where all logits are to be computed together: they are few, the head is trained, the model is in parts, or what
+    follows it is not a chain of calls on each position's logits.
     """
     head = model.get_output_embeddings()
     rows = max(1, at_once // head.weight.shape[0])
-    few = len(labels_N) <= rows and not is_sharded(model)  # there all processes go the same way
+    # In parts, a pass is a meeting of all processes, who have other numbers of targets: all take the plain way.
+    few = len(labels_N) <= rows or is_sharded(model)
     if few or any(parameter.requires_grad for parameter in head.parameters()):
         return None
     hidden: list[Tensor] = []
@@ -79,10 +80,6 @@ def _summed(to_logits: Callable[[Tensor], Tensor], hidden_NE: Tensor, labels_N: 
         return total
     loss: Tensor = _WithGradient.apply(hidden_NE, total, gradient_NE)  # type: ignore[no-untyped-call]
     return loss
-
-
-_ASKS_FOR_A_GRADIENT = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
-"""What FSDP2's hooks read from the logits: no number of theirs."""
 
 
 class _WithGradient(torch.autograd.Function):
@@ -139,6 +136,6 @@ class _Rest(TorchFunctionMode):
                 self._calls.append((function, args, kwargs, result))
                 if result is not None:
                     self._made[id(result)] = result
-            elif not isinstance(result, torch.dtype | torch.device) and function != _ASKS_FOR_A_GRADIENT:
+            elif not isinstance(result, torch.dtype | torch.device):
                 self._whole = False  # a number or a shape that was read from one position's logits
         return result

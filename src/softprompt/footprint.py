@@ -79,6 +79,10 @@ def full_batch(backbone: Backbone, method: Method, *, rows: int, source: int, ta
     return collate(pairs, 0) if backbone.family == "causal" else collate_seq2seq(pairs, 0, backbone.shifted)
 
 
+ALL = 2**62
+"""Logits at once: all. Behind a frozen head training may take fewer (`softprompt.chunked`), which is not counted."""
+
+
 def measure(backbone: Backbone, method: Method, batch: Batch) -> Footprint:
     """Run forward and backward as training does and count. Without autocast: the arithmetic is the weights' own."""
     prepare_mode(backbone, method, TrainConfig())
@@ -91,7 +95,7 @@ def measure(backbone: Backbone, method: Method, batch: Batch) -> Footprint:
     counter = FlopCounterMode(display=False, custom_mapping=_ON_CPU)
     with counter:
         with saved_tensors_hooks(keep, lambda saved: saved), method.attach(backbone):
-            nll = target_nll(backbone, batch)
+            nll = target_nll(backbone, batch, at_once=ALL)
         nll.backward()  # type: ignore[no-untyped-call]
     weights = {_storage(one) for one in [*backbone.model.parameters(), *method.trainable().values()]}
     total = sum(saved.untyped_storage().nbytes() for place, saved in kept.items() if place not in weights)

@@ -126,7 +126,8 @@ through its MLP of 512 units. `softprompt scale --help` says how to ask for some
 - **activations**: all that autograd keeps for the backward pass below the logits, counted tensor by tensor while the
   step runs without memory. Fused attention as on a CPU, which keeps what CUDA's kernels keep. `train.micro_batch` and
   `train.gradient_checkpointing` lower it. Temporaries and the allocator's slack are not in it.
-- **logits**: at target positions only: as computed, in float32, and their log-softmax.
+- **logits**: at target positions only: as computed, in float32, and their log-softmax; all at once, though replicated
+  training takes no more than 2^24 of them at a time.
 - **gathered at once**: what is in no block (embeddings, head) stays together from forward to backward; beside it the
   largest block, and once more as the message that it came in. At the least: the next block may be on its way.
 - **sums MB**: sent by a process in a step to sum gradients, loss and signals in rings, 2(n-1)/n of the bytes summed.
