@@ -44,7 +44,7 @@ bone = Backbone.load(sys.argv[1])
 marks["backbone"] = time.time() - began
 pairs = encode_pairs(bone, load(DataConfig(task="gazette"), 1).train)
 marks["data"] = time.time() - began
-method, config = PrefixMethod.build(bone, PrefixTuning(length=5, hidden=512)), TrainConfig(max_steps=1)
+method, config = PrefixMethod.build(bone, PrefixTuning(length=5, hidden=512)), TrainConfig(max_steps=1, precision=sys.argv[3])
 next(training_steps(bone, method, make_optimizer(method, config), pairs, config, seed=1))
 marks["first_step"] = time.time() - began
 import json
@@ -52,9 +52,9 @@ print(json.dumps(marks))
 """
 
 
-def start(folder: Path) -> dict[str, float]:
+def start(folder: Path, precision: str) -> dict[str, float]:
     """Seconds from the creation of a process to its marks."""
-    arguments = [sys.executable, "-c", CHILD, str(folder), str(time.time())]
+    arguments = [sys.executable, "-c", CHILD, str(folder), str(time.time()), precision]
     out = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
     marks: dict[str, float] = json.loads(out.splitlines()[-1])
     return marks
@@ -110,7 +110,7 @@ def main() -> None:
         with quiet_transformers():
             random_model(tiny=args.tiny).save_pretrained(folder)
             AutoTokenizer.from_pretrained(TOKENIZER).save_pretrained(folder)
-        marks = [start(folder) for _ in range(args.starts)]
+        marks = [start(folder, args.precision) for _ in range(args.starts)]
         (Path(place) / "run").mkdir()
         surround = shares(args, Path(place) / "run")
     emit(
