@@ -44,7 +44,8 @@ bone = Backbone.load(sys.argv[1])
 marks["backbone"] = time.time() - began
 pairs = encode_pairs(bone, load(DataConfig(task="gazette"), 1).train)
 marks["data"] = time.time() - began
-method, config = PrefixMethod.build(bone, PrefixTuning(length=5, hidden=512)), TrainConfig(max_steps=1, precision=sys.argv[3])
+method = PrefixMethod.build(bone, PrefixTuning(length=5, hidden=512))
+config = TrainConfig(max_steps=1, precision=sys.argv[3])
 next(training_steps(bone, method, make_optimizer(method, config), pairs, config, seed=1))
 marks["first_step"] = time.time() - began
 import json
