@@ -249,16 +249,22 @@ def methods_section(result: dict[str, Any], title: str, command: str) -> str:
 
 def lowdata_section(result: dict[str, Any]) -> str:
     """Starts by number of training pairs."""
+    from real_tasks import interval
+
+    def within(values: list[float]) -> str:
+        mean, half = interval(values)
+        return f"{mean:.2f} ± {half:.2f}"
+
     arms = list(next(iter(result["runs"].values()))[0])
     rows = "\n".join(
-        f"| {size} | " + " | ".join(spread([run[arm] for run in runs]) for arm in arms) + " |"
+        f"| {size} | " + " | ".join(within([run[arm] for run in runs]) for arm in arms) + " |"
         for size, runs in result["runs"].items()
     )
     names = " | ".join("task words" if arm == "main" else arm.replace("-", " ") for arm in arms)
     return f"""## Few training pairs: real words against random numbers
 `python benchmarks/lowdata.py`: BLEU on the 200 test sources of the bundled task, 150 steps of 10 pairs,
 {len(result["subsets"])} subsets a size. A direct prefix of 19 starts from the backbone's activations for an
-instruction or from random numbers.
+instruction or from random numbers. Mean and 95% interval of Student's t over the subsets.
 
 | training pairs | {names} |
 |---{"|---:" * len(arms)}|
