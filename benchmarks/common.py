@@ -1,5 +1,6 @@
 """What the benchmarks share: a GPT-2-shaped backbone with random weights, real E2E text, timing in turns."""
 
+import argparse
 import json
 import os
 import random
@@ -80,6 +81,18 @@ def e2e_examples(folder: Path, name: str = "trainset.csv") -> list[Example]:
     """Rows of an official E2E file as (source, one target) examples."""
     records = read_e2e(folder / name)
     return [Example(str(record.values["table"]), (str(record.values["ref"]),)) for record in records]
+
+
+def common_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse, with the options that several benchmarks have; sets torch's threads where they are given."""
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--threads", type=int, help="torch threads; default: torch's own")
+    parser.add_argument("--tiny", action="store_true", help="a model of two narrow layers, to try the command")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    return args
 
 
 def in_turns(arms: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:

@@ -8,11 +8,10 @@ method above what is taken before it: gradients, moments and activations. On a C
 
 import argparse
 import gc
-from pathlib import Path
 from typing import Any
 
 import torch
-from common import backbone, emit, peak_above, random_model, synthetic_pairs
+from common import backbone, common_arguments, emit, peak_above, random_model, synthetic_pairs
 from peft import PrefixTuningConfig, get_peft_model
 from train_step import ours, theirs
 
@@ -53,13 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 10, 32], help="pairs a step")
     parser.add_argument("--lengths", type=int, nargs="+", default=[5, 200], help="prefix lengths in virtual tokens")
-    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--threads", type=int, help="torch threads; default: torch's own")
-    parser.add_argument("--tiny", action="store_true", help="a model of two narrow layers, to try the command")
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    args = common_arguments(parser)
     cells: list[dict[str, Any]] = []
     for name, lengths in (("ours_prefix", args.lengths), ("peft_prefix", args.lengths), ("finetune", [None])):
         model = random_model(tiny=args.tiny)  # a fresh one: fine-tuning changes it

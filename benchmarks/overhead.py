@@ -18,8 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from common import TOKENIZER, backbone, emit, quiet_transformers, random_model, synthetic_pairs
+from common import TOKENIZER, backbone, common_arguments, emit, quiet_transformers, random_model, synthetic_pairs
 from transformers import AutoTokenizer
 
 from softprompt import fit as fit_module
@@ -99,13 +98,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--save-every", type=int, default=10, help="steps between checkpoints")
     parser.add_argument("--starts", type=int, default=3, help="processes started")
-    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--threads", type=int, help="torch threads; default: torch's own")
-    parser.add_argument("--tiny", action="store_true", help="a model of two narrow layers, to try the command")
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    args = common_arguments(parser)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "backbone"
         with quiet_transformers():

@@ -9,10 +9,8 @@ over P = 1), a median over rounds.
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
-import torch
-from common import backbone, emit, in_turns, median_ratio, random_model, some_sources, synthetic_pairs
+from common import backbone, common_arguments, emit, in_turns, median_ratio, random_model, some_sources, synthetic_pairs
 from decode import ours as decoded
 from decode import theirs as peft_decoded
 from peft import PrefixTuningConfig, get_peft_model
@@ -67,13 +65,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="training steps a round")
     parser.add_argument("--new-tokens", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--threads", type=int, help="torch threads; default: torch's own")
-    parser.add_argument("--tiny", action="store_true", help="a model of two narrow layers, to try the command")
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    args = common_arguments(parser)
     seconds = {kind: in_turns(made, args.rounds) for kind, made in arms(args).items()}
     emit(
         {

@@ -15,6 +15,7 @@ import worlds
 from jobs import long_job, tiny_job
 from sittings import newest, said
 
+from softprompt.config import build
 from softprompt.distributed import ALONE, joined
 from softprompt.errors import ConfigError
 from softprompt.fit import METRICS
@@ -264,3 +265,24 @@ def test_half_of_torchruns_variables_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_a_single_process_has_nothing_to_split_over() -> None:
     with pytest.raises(ConfigError, match=r"expected a job of several processes.*torchrun"):
         shard(factories.model("gpt2"), ALONE, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": {"name": "finetune"}}, "splits weights that stay frozen"),
+        ({"backbone": {"quantize": "8bit"}}, r"backbone\.shard and backbone\.quantize do not go together"),
+        ({"train": {"micro_batch": "auto"}}, "cannot step back alone"),
+    ],
+)
+def test_what_a_split_backbone_cannot_do_is_refused_by_the_recipe(changes: dict[str, Any], said: str) -> None:
+    recipe = {"name": "x", "data": {"task": "gazette"}, **changes}
+    recipe["backbone"] = {**recipe.get("backbone", {}), "shard": True}
+    with pytest.raises(ConfigError, match=said):
+        build(recipe, lambda path: "recipe")
+
+
+def test_a_tuner_that_trains_split_weights_themselves_is_refused_and_a_whole_hash_is_the_same() -> None:
+    whole = factories.backbone("gpt2").hash()
+    for refused, digest in worlds.together(2, worlds.tuned_norms):
+        assert "split over processes" in refused and digest == whole

@@ -23,10 +23,10 @@ from softprompt.batch import Encoded
 from softprompt.config import DecodeConfig, load_recipe
 from softprompt.decode import decode_together
 from softprompt.distributed import World, joined
-from softprompt.errors import SoftpromptError, TrainingError
+from softprompt.errors import ConfigError, SoftpromptError, TrainingError
 from softprompt.fit import METRICS, fit
 from softprompt.loss import mean_token_nll
-from softprompt.method_config import Adapter, DePT, FineTuning, LoRA, MethodConfig, PrefixTuning, PromptTuning
+from softprompt.method_config import Adapter, DePT, FineTuning, LoRA, MethodConfig, Peft, PrefixTuning, PromptTuning
 from softprompt.methods import METHODS, state
 from softprompt.multitask import Learner, MultiTask, of_task
 from softprompt.optim import make_optimizer
@@ -280,3 +280,15 @@ def run_with_other_data(world: World, recipe: Path, folder: Path) -> Any:
         (recipe.parent / "other.yaml").write_text(text)
         recipe = recipe.parent / "other.yaml"
     return run(world, recipe, folder, False)
+
+
+def tuned_norms(world: World) -> tuple[str, str]:
+    """What is said to a tuner of the backbone's own weights, which are in parts; and the backbone's hash before."""
+    bone = factories.backbone("gpt2")
+    shard(bone.model, world, torch.device("cpu"))
+    digest = bone.hash()
+    try:
+        METHODS["peft"](bone, Peft(type="LN_TUNING", options={"target_modules": ["ln_1"]}))
+    except ConfigError as error:
+        return str(error), digest
+    return "not refused", digest
