@@ -95,16 +95,6 @@ def test_eager_and_fused_attention_agree(name: str) -> None:
     torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_joined_softmax_equals_the_copied_prefix(name: str, attention: str) -> None:
-    bone, rows, results = factories.backbone(name, attention=attention), factories.batch(3), []
-    for shared in (False, True):
-        with torch.no_grad(), inject(bone.model, split(random_numbers(bone.sites()), bone.sites()), shared=shared):
-            results.append(factories.logits(bone, shifted(rows))[rows.attention_mask_BT.bool()])
-    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
-
-
 @pytest.mark.parametrize("padded", [True, False], ids=["padded", "unpadded"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_with_nothing_active_the_backbone_is_its_own_self_to_the_bit(name: str, padded: bool) -> None:

@@ -96,7 +96,7 @@ def test_first_step_is_adamw_on_the_clipped_gradient() -> None:
     mine, theirs = factories.prefix(bone), factories.prefix(bone)
     (record,) = training_steps(bone, mine, make_optimizer(mine, settings), pairs, settings, seed=0)
 
-    with theirs.attach(bone):
+    with theirs.attach(bone, shared=True):
         loss = target_nll(bone, factories.collate(pairs, bone.eos_id)) / 3
         loss.backward()
     norm = nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)

@@ -171,7 +171,7 @@ class Attached(nn.Module):
         room = room_taken(self.backbone, self.steering)
         taken = [positions_taken(self.backbone, pair) for pair in pairs]
         require_fit(taken, self.backbone.window, what="pairs", offset=room)
-        with self.steering.attach(self.backbone):
+        with self.steering.attach(self.backbone, shared=True):
             return target_nll(self.backbone, make_batch(self.backbone, self.steering, pairs))
 
 

@@ -84,7 +84,10 @@ ALL = 2**62
 
 
 def measure(backbone: Backbone, method: Method, batch: Batch) -> Footprint:
-    """Run forward and backward as training does and count. Without autocast: the arithmetic is the weights' own."""
+    """Run forward and backward as training does on a CUDA device, where each row has a copy of the prefix, and count.
+
+    Without autocast: the arithmetic is the weights' own.
+    """
     prepare_mode(backbone, method, TrainConfig())
     kept: dict[int, Tensor] = {}
 

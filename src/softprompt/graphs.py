@@ -102,7 +102,7 @@ class Graphs:
 
     def _pass(self, batch: Batch, weight: Tensor) -> Result:
         bone = self._backbone
-        with self._method.attach(bone), autocast(bone.device, self._precision, bone.model.dtype):
+        with self._method.attach(bone, shared=True), autocast(bone.device, self._precision, bone.model.dtype):
             nll = target_nll(bone, batch)
         return nll.detach(), torch.autograd.grad(nll * weight, self._parameters, allow_unused=True)
 

@@ -21,6 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
+from softprompt import joined
 from softprompt.errors import BackboneError
 
 # Neither name may contain "sdpa": transformers looks for that substring and would refuse some models.
@@ -121,8 +122,9 @@ def inject(
         prefixes: sites left out keep their own attention. Rows with prefixes of their own may come expanded by beams;
             `shared` and `beside` are of the one prefix for all.
         shared: score all rows against the one prefix and join the two softmaxes exactly, instead of copying the
-            prefix in front of each row's keys. Equal up to rounding (1e-5 in float32); meant for decoding, where the
-            copy is what costs. Off, the result is bit-equal to the same keys and values in a cache.
+            prefix in front of each row's keys: where one token is asked for, as in decoding, and for texts where
+            `softprompt.joined` has a fused kernel. Equal up to rounding (1e-5 in float32). Off, the result is bit-equal
+            to the same keys and values in a cache.
         beside: the prefix has a softmax of its own, whose result is added to the backbone's attention, instead of a
             part in its softmax: with values of 0 nothing changes.
 
@@ -272,13 +274,18 @@ def _attend(
     visible = prefix.visible(batch, active.visible_BT)
     if active.beside and isinstance(prefix, PrefixKV):
         output, weights = base(module, query, key, value, mask, **kwargs)
-        return output + _prefix_attention(query, prefix, kwargs.get("scaling"), visible), weights
+        beside = joined.attend_to_prefix(query, prefix.key, prefix.value, kwargs.get("scaling"), visible)
+        return output + beside, weights
     if mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True):
         mask = _causal_mask(query, key)
     bias = kwargs.get("position_bias")  # relative positions (T5) are of the tokens alone; the prefix has none
     if active.shared and isinstance(prefix, PrefixKV) and _plain(kwargs):
-        added = _sum(None if mask is None else _as_added(mask, query.dtype), bias)
-        return _joined_attention(query, key, value, added, prefix, kwargs.get("scaling"), visible), None
+        by_token = query.shape[2] == 1
+        if by_token or (base is sdpa_attention_forward and joined.has_fused(query, key, value)):
+            join = joined.attend_by_token if by_token else joined.attend
+            added = _sum(None if mask is None else _as_added(mask, query.dtype), bias)
+            output = join(query, key, value, added, prefix.key, prefix.value, kwargs.get("scaling"), visible)
+            return output, None
     if bias is not None:
         kwargs["position_bias"] = nn.functional.pad(bias, (prefix.length, 0))
     if mask is None and visible is not None:
@@ -293,62 +300,6 @@ def _plain(kwargs: Mapping[str, Any]) -> bool:
     """Whether this call is softmax(q k / scale + mask + bias) v and nothing else."""
     extras = ("softcap", "s_aux")
     return all(kwargs.get(name) is None for name in extras) and not kwargs.get("dropout")
-
-
-def _joined_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    added: Tensor | None,
-    prefix: PrefixKV,
-    scaling: float | None,
-    visible: Tensor | None,
-) -> Tensor:
-    """Attention over [prefix; tokens] in which the prefix has no batch axis: softmax over both scores at once.
-
-    The queries of all rows meet the prefix in one matrix product per KV head; keys and values of the tokens are read
-    where they lie. Query heads that share a KV head are folded into the time axis. `added` (..., T, T') is put on the
-    tokens' scores.
-    """
-    batch, heads, time, dim = query.shape
-    kv_heads, length = prefix.key.shape[0], prefix.length
-    query = query * (dim**-0.5 if scaling is None else scaling)
-    q_rows = query.reshape(batch, kv_heads, -1, dim)
-    to_tokens = (q_rows @ key.transpose(2, 3)).view(batch, heads, time, key.shape[2])
-    if added is not None:
-        to_tokens = to_tokens + added
-    scores = torch.cat([_prefix_scores(query, prefix, visible), to_tokens], dim=3)
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    from_tokens = weights[..., length:].reshape(batch, kv_heads, -1, key.shape[2]) @ value
-    output = from_tokens.view(batch, heads, time, -1) + _prefix_output(weights[..., :length], prefix)
-    return output.transpose(1, 2)
-
-
-def _prefix_attention(query: Tensor, prefix: PrefixKV, scaling: float | None, visible: Tensor | None) -> Tensor:
-    """Attention over the prefix alone, (B, T, H, D); 0 for tokens that do not see it."""
-    query = query * (query.shape[3] ** -0.5 if scaling is None else scaling)
-    weights = _prefix_scores(query, prefix, None).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    output = _prefix_output(weights, prefix)
-    return (output if visible is None else output * visible).transpose(1, 2)
-
-
-def _prefix_scores(query: Tensor, prefix: PrefixKV, visible: Tensor | None) -> Tensor:
-    """Scaled queries of all rows against the one prefix in one matrix product a KV head: (B, H, T, P)."""
-    batch, heads, time, dim = query.shape
-    kv_heads = prefix.key.shape[0]
-    q_all = query.reshape(batch, kv_heads, -1, dim).transpose(0, 1).reshape(kv_heads, -1, dim)
-    scores = (q_all @ prefix.key.to(query.dtype).transpose(1, 2)).view(kv_heads, batch, -1, prefix.length)
-    scores = scores.transpose(0, 1).reshape(batch, heads, time, prefix.length)
-    return scores if visible is None else scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
-
-
-def _prefix_output(weights: Tensor, prefix: PrefixKV) -> Tensor:
-    """The prefix's values under weights (B, H, T, P): (B, H, T, D)."""
-    batch, heads, time, length = weights.shape
-    kv_heads = prefix.value.shape[0]
-    w_all = weights.reshape(batch, kv_heads, -1, length).transpose(0, 1).reshape(kv_heads, -1, length)
-    output = (w_all @ prefix.value.to(weights.dtype)).view(kv_heads, batch, -1, prefix.value.shape[2])
-    return output.transpose(0, 1).reshape(batch, heads, time, -1)
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -45,7 +45,7 @@ def mean_token_nll(
     """
     batches = by_length(pairs, batch_size)
     total, tokens = 0.0, 0
-    with torch.no_grad(), autocast or nullcontext(), steering.attach(backbone):
+    with torch.no_grad(), autocast or nullcontext(), steering.attach(backbone, shared=True):
         for turn in range(0, len(batches), world.size):
             between()
             own = batches[turn : turn + world.size][world.rank :][:1]

@@ -112,7 +112,7 @@ class Passes:
     def _add_gradients(self, steering: Method | PerRow, batch: Batch, weight: float) -> float:
         """Forward and backward of `weight` x the batch's loss, which is returned in nats."""
         bone = self.backbone
-        with steering.attach(bone):
+        with steering.attach(bone, shared=True):
             with autocast(bone.device, self.config.precision, bone.model.dtype):
                 nll = target_nll(bone, batch.to(bone.device))
             (nll * weight).backward()  # type: ignore[no-untyped-call]

@@ -28,10 +28,13 @@ def autocast(device: torch.device, precision: str, weights: torch.dtype = torch.
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 are done by the hardware."""
+    """Whether matrix products in bfloat16 are faster than in float32.
+
+    Not on x86 processors with AVX-512's instructions for it alone: steps of GPT-2 small took 1.7 times as long.
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         found = torch.cpu.get_capabilities()
-        return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
+        return bool(found.get("amx_bf16") or found.get("bf16"))
     return False

@@ -1,0 +1,158 @@
+"""Attention that joins one prefix and each row's tokens in one softmax, against that softmax written out."""
+
+from dataclasses import replace
+from typing import Any
+
+import factories
+import pytest
+import torch
+from factories import ARCHITECTURES
+from test_inject import random_numbers, shifted
+from torch import Tensor
+
+from softprompt import joined
+from softprompt.batch import Batch
+from softprompt.forms import split
+from softprompt.inject import inject
+
+B, T, S, P, D = 3, 5, 7, 4, 8
+
+
+def written_out(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    added: Tensor | None,
+    prefix_key: Tensor,
+    prefix_value: Tensor,
+    scaling: float | None,
+    visible: Tensor | None,
+) -> Tensor:
+    """softmax(q [p; k] / scale + added) [p_v; v], the prefix copied to each row."""
+    groups, batch = query.shape[1] // key.shape[1], len(query)
+    keys = torch.cat([prefix_key.expand(batch, -1, -1, -1), key], dim=2).repeat_interleave(groups, dim=1)
+    values = torch.cat([prefix_value.expand(batch, -1, -1, -1), value], dim=2).repeat_interleave(groups, dim=1)
+    scores = query @ keys.transpose(2, 3) * (query.shape[3] ** -0.5 if scaling is None else scaling)
+    length = prefix_key.shape[1]
+    if added is not None:
+        scores[..., length:] += added
+    if visible is not None:
+        scores[..., :length] = scores[..., :length].masked_fill(~visible, -torch.inf)
+    return (scores.softmax(dim=3) @ values).transpose(1, 2)
+
+
+def inputs(heads: int, kv_heads: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    torch.manual_seed(0)
+    shapes = ((B, heads, T, D), (B, kv_heads, S, D), (B, kv_heads, S, D), (kv_heads, P, D), (kv_heads, P, D))
+    return [torch.randn(shape, dtype=dtype).requires_grad_() for shape in shapes]
+
+
+def masks() -> dict[str, Tensor | None]:
+    """What is added to the tokens' scores; the last row of "padded" is a pad that sees no token at all."""
+    lowest = torch.finfo(torch.float64).min
+    causal = torch.zeros(1, 1, T, S, dtype=torch.float64).masked_fill(torch.ones(T, S).triu(S - T + 1).bool(), lowest)
+    padded = causal.repeat(B, 1, 1, 1)
+    padded[-1, :, :, :3] = lowest
+    padded[-1, :, 0] = lowest
+    return {"none": None, "causal": causal, "padded": padded, "bias": causal + torch.randn(1, 4, T, S).double()}
+
+
+def seen() -> dict[str, Tensor | None]:
+    some = torch.ones(B, 1, T, 1, dtype=torch.bool)
+    some[0, :, :2] = False
+    some[1] = False
+    return {"all": None, "some": some}
+
+
+CAPPED = ("gemma2",)
+"""Its scores are capped: attention of its own, which is never joined."""
+
+
+@pytest.mark.parametrize("visible", seen())
+@pytest.mark.parametrize("mask", masks())
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("scaling", [None, 0.3])
+def test_outputs_and_gradients_are_those_of_one_softmax(
+    kv_heads: int, scaling: float | None, mask: str, visible: str
+) -> None:
+    results: list[list[Tensor]] = []
+    for attend in (written_out, joined.attend, joined.attend_by_token):
+        tensors = inputs(4, kv_heads)
+        query, key, value, prefix_key, prefix_value = tensors
+        assert joined.has_fused(query, key, value)
+        output = attend(query, key, value, masks()[mask], prefix_key, prefix_value, scaling, seen()[visible])
+        torch.manual_seed(1)
+        output.backward(torch.randn(B, T, 4, D, dtype=torch.float64))
+        results.append([output.detach(), *(tensor.grad for tensor in tensors if tensor.grad is not None)])
+    want, fused, plain = results
+    assert len(want) == len(fused) == len(plain) == 6
+    torch.testing.assert_close(fused, want, atol=1e-12, rtol=1e-10)
+    torch.testing.assert_close(plain, want, atol=1e-6, rtol=1e-6)  # its softmax is float32's
+
+
+def test_the_gradient_of_a_sum_lies_nowhere_in_memory() -> None:
+    gradients = []
+    for attend in (written_out, joined.attend):
+        tensors = inputs(4, 2)
+        attend(*_arguments(tensors)).sum().backward()
+        gradients.append([tensor.grad for tensor in tensors])
+    torch.testing.assert_close(*gradients, atol=1e-12, rtol=1e-10)
+
+
+def test_bfloat16_is_as_near_as_bfloat16_gets() -> None:
+    exact = written_out(*_arguments(inputs(4, 4)))
+    output = joined.attend(*_arguments([tensor.detach().bfloat16() for tensor in inputs(4, 4)]))
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.double(), exact, atol=2e-2, rtol=2e-2)
+
+
+def _arguments(tensors: list[Tensor]) -> tuple[Any, ...]:
+    query, key, value, prefix_key, prefix_value = tensors
+    return query, key, value, None, prefix_key, prefix_value, None, None
+
+
+def test_what_the_fused_kernel_does_not_read_is_left_to_the_copying() -> None:
+    query, key, value, *_ = inputs(4, 4)
+    assert not joined.has_fused(query, key, value[..., :4])
+    assert not joined.has_fused(query, key.mT.contiguous().mT, value)
+    assert not joined.has_fused(query.to("meta"), key.to("meta"), value.to("meta"))
+
+
+def last_columns(rows: Batch, count: int) -> Batch:
+    names = ("input_ids_BT", "attention_mask_BT", "position_ids_BT")
+    return replace(rows, **{name: getattr(rows, name)[:, -count:] for name in names})
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("length", [1, 6], ids=["one token", "text"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_computes_the_same_joined_and_copied(
+    name: str, length: int, attention: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joins: list[str] = []
+    for way in ("attend", "attend_by_token"):
+        inner = getattr(joined, way)
+        monkeypatch.setattr(joined, way, lambda *given, way=way, inner=inner: joins.append(way) or inner(*given))
+    bone, results = factories.backbone(name, attention=attention), []
+    rows = last_columns(factories.batch(3), length)
+    for shared in (False, True):
+        assert not joins
+        with torch.no_grad(), inject(bone.model, split(random_numbers(bone.sites()), bone.sites()), shared=shared):
+            results.append(factories.logits(bone, shifted(rows))[rows.attention_mask_BT.bool()])
+    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
+    by_itself = name in CAPPED or (length > 1 and attention == "eager")
+    assert set(joins) == (set() if by_itself else {"attend_by_token" if length == 1 else "attend"})
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_prefix_learns_the_same_joined_and_copied(name: str, attention: str) -> None:
+    bone, rows, gradients = factories.backbone(name, attention=attention), factories.batch(3), []
+    for shared in (False, True):
+        numbers = random_numbers(bone.sites()).requires_grad_()
+        with inject(bone.model, split(numbers, bone.sites()), shared=shared):
+            logits = factories.logits(bone, shifted(rows))
+        logits[rows.attention_mask_BT.bool()].log_softmax(dim=-1)[:, 0].mean().backward()
+        gradients.append(numbers.grad)
+    scale = gradients[0].abs().max()
+    torch.testing.assert_close(gradients[1] / scale, gradients[0] / scale, atol=1e-5, rtol=1e-5)
