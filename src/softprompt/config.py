@@ -167,6 +167,16 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _compiles_what_it_can(self) -> Self:
+        if self.train.compile and (self.backbone.shard or self.backbone.quantize is not None):
+            other = "backbone.shard" if self.backbone.shard else "backbone.quantize"
+            raise ValueError(
+                f"train.compile and {other} do not go together: weights have to be there as they are. Set "
+                "train.compile=false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _computes_in_one_type(self) -> Self:
         if (self.backbone.dtype, self.train.precision) == ("float16", "bfloat16"):
             raise ValueError(

@@ -36,14 +36,16 @@ def attend(
     visible: Tensor | None,
 ) -> Tensor:
     """In memory that grows with T + T' and not with their product: for texts, with gradients or without."""
-    heads, dim = query.shape[1], query.shape[3]
-    groups = heads // key.shape[1]
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     if added is not None:
         added = added.expand(*added.shape[:2], query.shape[2], key.shape[2])
-    scale = dim**-0.5 if scaling is None else scaling
-    prefix = prefix_key.to(query.dtype), prefix_value.to(query.dtype)
+        added = added.clamp(min=torch.finfo(dtype).min).to(dtype)  # not the -inf that float32's lowest would become
+    scale = query.shape[3] ** -0.5 if scaling is None else scaling
+    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    prefix = prefix_key.to(dtype), prefix_value.to(dtype)
     sees = None if visible is None else visible[..., 0]
     output: Tensor = _Joined.apply(query, key, value, *prefix, added, sees, scale)  # type: ignore[no-untyped-call]
     return output.transpose(1, 2)

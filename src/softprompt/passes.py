@@ -1,6 +1,7 @@
 """The forward and backward passes of an optimiser step: shared among processes, cut to what memory holds, summed up."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from softprompt.ahead import ahead
 from softprompt.backbone import Backbone
 from softprompt.batch import Batch, Encoded, make_host_batch
+from softprompt.compiled import Compiled
 from softprompt.distributed import ALONE, World
 from softprompt.errors import TrainingError
 from softprompt.graphs import Graphs, rounded
@@ -32,6 +34,7 @@ class Passes:
     config: TrainConfig
     world: World = ALONE
     graphs: Graphs | None = None
+    compiled: Compiled | None = None
 
     def within_memory(
         self, chosen: Sequence[Encoded], rows: int, seed: int, step: int, ready: Ready | None = None
@@ -112,7 +115,8 @@ class Passes:
     def _add_gradients(self, steering: Method | PerRow, batch: Batch, weight: float) -> float:
         """Forward and backward of `weight` x the batch's loss, which is returned in nats."""
         bone = self.backbone
-        with steering.attach(bone, shared=True):
+        compiled = nullcontext() if self.compiled is None else self.compiled.active()
+        with steering.attach(bone, shared=True), compiled:
             with autocast(bone.device, self.config.precision, bone.model.dtype):
                 nll = target_nll(bone, batch.to(bone.device))
             (nll * weight).backward()  # type: ignore[no-untyped-call]

@@ -15,6 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded, sides
+from softprompt.compiled import Compiled
 from softprompt.distributed import ALONE, World
 from softprompt.errors import TrainingError
 from softprompt.graphs import Graphs
@@ -85,7 +86,8 @@ def training_steps(
     optimizer.zero_grad(set_to_none=True)  # an earlier call may have ended in the middle of a step
     rows = (micro_batch if config.micro_batch == "auto" else config.micro_batch) or plan.most_rows
     graphs = Graphs(backbone, of_task(method, ""), config.precision) if config.graphs else None
-    passes = Passes(backbone, method, config, world, graphs)
+    compiled = Compiled.of(backbone) if config.compile else None
+    passes = Passes(backbone, method, config, world, graphs, compiled)
     batches = passes.collated(pairs, plan.from_step(start), lambda: rows)
     for step in range(start, total):
         prepare_mode(backbone, method, config)

@@ -61,6 +61,7 @@ class TrainConfig(Section):
     frozen_dropout: bool = Field(default=False, description="dropout of the frozen backbone on during training")
     precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="forward arithmetic")
     graphs: bool = Field(default=False, description="capture each shape of batch as a CUDA graph: launched in one call")
+    compile: bool = Field(default=False, description="compile what lies between attentions by torch.compile")
     gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, more time")
     eval_every: int | None = Field(default=None, ge=1, description="steps between dev losses; null: each epoch")
     save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints; null: as eval_every")
@@ -84,6 +85,8 @@ class TrainConfig(Section):
         if self.graphs and (self.gradient_checkpointing or self.micro_batch == "auto"):
             key = "gradient_checkpointing" if self.gradient_checkpointing else "micro_batch=auto"
             raise ValueError(f"train.graphs and train.{key} do not go together: what is captured is fixed. Drop one")
+        if self.graphs and self.compile:
+            raise ValueError("train.graphs and train.compile do not go together: a capture cannot compile. Drop one")
         if any(not 0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"expected betas in [0, 1), got {list(self.betas)}. The usual ones are [0.9, 0.999]")
         for key, users in OPTIMIZER_FIELDS.items():
