@@ -57,6 +57,8 @@ class Setting:
     steps: int
     graphs: bool
     """Whether our training passes are captured; `ours_launched` are those that are not."""
+    compile: bool
+    """Whether there is `ours_compiled` too: launched, with what lies between attentions compiled."""
 
     def model(self, config: str) -> Any:
         return random_model(config, tiny=self.tiny, dtype=torch.bfloat16)
@@ -78,6 +80,9 @@ def compared(
     }
     if setting.graphs:
         arms["ours_launched"] = ours(bone, method, pairs, setting.train(batch, graphs=False), setting.steps)
+    if setting.compile:
+        compiled = setting.train(batch, graphs=False, compile=True)
+        arms["ours_compiled"] = ours(bone, method, pairs, compiled, setting.steps)
     seconds = in_turns(arms, setting.rounds)
     return {
         "batch": batch,
@@ -210,12 +215,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50, help="training steps a round")
     parser.add_argument("--tiny", action="store_true", help="tiny models, on any machine: to try the command")
     parser.add_argument("--no-graphs", action="store_true", help="launch our passes instead of capturing them")
+    parser.add_argument("--compile", action="store_true", help="time passes under train.compile too")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if not (args.tiny or torch.cuda.is_available()):
         sys.exit("expected a CUDA device, found none. Run this where there is one, or try the command with --tiny.")
     graphs = torch.cuda.is_available() and not args.no_graphs
-    setting = Setting(args.tiny, args.rounds, 2 if args.tiny else args.steps, graphs)
+    setting = Setting(args.tiny, args.rounds, 2 if args.tiny else args.steps, graphs, args.compile)
     parts = {}
     for name in args.only:
         print(f"{name} ...", file=sys.stderr, flush=True)

@@ -58,6 +58,7 @@ prefix {setting["prefix_length"]}, {setting["precision"]},
 Prefix-tuning makes **{ratios["speed_vs_peft"]:.2f}x** PEFT's steps per second with
 **{ratios["peak_memory_vs_peft"]:.2f}x** its peak memory above the model,
 and {ratios["speed_vs_finetune"]:.2f}x the steps of full fine-tuning in the same loop.
+Under `train.compile` it makes {ratios["speed_of_compiled"]:.2f}x the steps that it makes without.
 {machine(result)}
 """
 

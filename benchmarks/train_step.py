@@ -1,6 +1,6 @@
 """Training steps of prefix-tuning against PEFT's, and against full fine-tuning, in one process on real E2E text.
 
-    python benchmarks/train_step.py --e2e FOLDER --tokenizer FOLDER [--steps 10] [--rounds 5] [--out FILE]
+    python benchmarks/train_step.py --e2e FOLDER --tokenizer FOLDER [--steps 10] [--rounds 5] [--compile] [--out FILE]
 
 GPT-2 small with random weights, batches of 10 (the paper's), float32 unless --precision says otherwise. PEFT gets what
 its users have: shuffled batches padded to their longest row, labels -100 on the source, logits at every position.
@@ -109,12 +109,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="steps a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--compile", action="store_true", help="time prefix-tuning under train.compile too")
     parser.add_argument("--threads", type=int, help="torch threads; default: torch's own")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     config = TrainConfig(batch_size=BATCH, lr=8e-5, max_steps=10**6, precision=args.precision)
+    compiled = config.model_copy(update={"compile": True})
     bone = backbone(random_model(), require(args.tokenizer, "GPT-2's tokenizer"))
     pairs = encode_pairs(bone, e2e_examples(require(args.e2e, "E2E")))
     peft_config = PrefixTuningConfig(
@@ -129,8 +131,18 @@ def main() -> None:
         "peft_prefix": theirs(peft_model, pairs, bone.eos_id, config.lr, args.precision, args.steps),
         "softprompt_finetune": ours(tuned, FinetuneMethod(tuned), pairs, config, args.steps),
     }
+    if args.compile:
+        arms["softprompt_prefix_compiled"] = ours(bone, prefix, pairs, compiled, args.steps)
+        arms["softprompt_prefix_compiled"]()  # compiles
     seconds = in_turns(arms, args.rounds)
     peaks = {name: peak_above(arm) for name, arm in arms.items()}
+    ratios = {
+        "speed_vs_peft": median_ratio(seconds["peft_prefix"], seconds["softprompt_prefix"]),
+        "peak_memory_vs_peft": peaks["softprompt_prefix"] / peaks["peft_prefix"],
+        "speed_vs_finetune": median_ratio(seconds["softprompt_finetune"], seconds["softprompt_prefix"]),
+    }
+    if args.compile:
+        ratios["speed_of_compiled"] = median_ratio(seconds["softprompt_prefix"], seconds["softprompt_prefix_compiled"])
     emit(
         {
             "benchmark": "train_step",
@@ -146,11 +158,7 @@ def main() -> None:
             "steps_per_second": {name: args.steps * len(times) / sum(times) for name, times in seconds.items()},
             "seconds_per_round": seconds,
             "peak_bytes_above_model": peaks,
-            "ratios": {
-                "speed_vs_peft": median_ratio(seconds["peft_prefix"], seconds["softprompt_prefix"]),
-                "peak_memory_vs_peft": peaks["softprompt_prefix"] / peaks["peft_prefix"],
-                "speed_vs_finetune": median_ratio(seconds["softprompt_finetune"], seconds["softprompt_prefix"]),
-            },
+            "ratios": ratios,
         },
         args.out,
     )

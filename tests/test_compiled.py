@@ -7,6 +7,7 @@ from typing import Any
 import factories
 import pytest
 import torch
+from sittings import config
 from test_graphs import METHODS_TRIED, trained
 from torch import nn
 
@@ -14,6 +15,10 @@ from softprompt import compiled as compiled_module
 from softprompt.compiled import Compiled, parts
 from softprompt.config import TrainConfig, build
 from softprompt.errors import ConfigError
+from softprompt.method_config import PrefixTuning
+from softprompt.methods import PrefixMethod, state
+from softprompt.optim import make_optimizer
+from softprompt.train import training_steps
 
 PARTS = {
     "gpt2": ["transformer.h.0.mlp", "transformer.h.1.mlp"],
@@ -97,6 +102,24 @@ def test_really_compiled_passes_train_the_same_and_alike_each_time() -> None:
     torch.testing.assert_close(found, weights, rtol=1e-4, atol=1e-5)
     again, numbers = trained("gpt2", "prefix none", max_steps=3, compile=True)
     assert again == got and all(torch.equal(numbers[name], found[name]) for name in found)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_training_that_goes_on_where_it_ended_has_the_same_bits() -> None:
+    bone, settings, pairs = factories.backbone("gpt2"), config(max_steps=6, compile=True), factories.pairs(11)
+    outcomes = []
+    for ends in ((6,), (3, 6)):
+        torch.manual_seed(3)
+        method = PrefixMethod.build(bone, PrefixTuning(length=3, hidden=8, dropout=0.1))
+        optimizer, start = make_optimizer(method, settings), 0
+        for end in ends:
+            torch.compiler.reset()
+            steps = training_steps(bone, method, optimizer, pairs, settings, seed=7, start=start)
+            for _ in range(end - start):
+                next(steps)
+            start = end
+        outcomes.append({name: value.clone() for name, value in state(method).items()})
+    assert all(torch.equal(outcomes[0][name], outcomes[1][name]) for name in outcomes[0])
 
 
 def test_a_machine_without_a_compiler_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
