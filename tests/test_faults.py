@@ -236,10 +236,10 @@ def test_fault_07_a_number_that_is_none_stops_before_the_update(
     monkeypatch.setattr(fit_module, "training_steps", struck)
     with pytest.raises(TrainingError, match=rf"step {step + 1}: expected a finite .* on training pairs \[.*The update"):
         fit(bone, method, factories.pairs(10), factories.pairs(5, seed=99), config(), tmp_path, seed=7, quiet=True)
-    for saved in checkpoint.steps(tmp_path / "checkpoints"):
-        kept = checkpoint.load(tmp_path / "checkpoints", saved)
-        assert all(tensor.isfinite().all() for tensor in (*kept.method.values(), *kept.optimizer.values()))
+    kept = [checkpoint.load(tmp_path / "checkpoints", saved) for saved in checkpoint.steps(tmp_path / "checkpoints")]
+    assert all(tensor.isfinite().all() for one in kept for tensor in (*one.method.values(), *one.optimizer.values()))
     assert not {"NaN", "Infinity"} & set((tmp_path / METRICS).read_text().replace(",", " ").split())
+    said(f"fault 7: {value} in the {where} at step {step + 1} of {TOTAL}: not applied, {len(kept)} checkpoints finite")
 
 
 # --- 8: out of memory ------------------------------------------------------------------------------------------------
