@@ -17,6 +17,7 @@ def unpacked(name: str, factory: pytest.TempPathFactory) -> Path:
     if name not in _FOLDERS:
         folder = factory.mktemp(name)
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # not in Python 3.11.3 and older
+            tar.extractall(folder)
         _FOLDERS[name] = folder / name
     return _FOLDERS[name]
