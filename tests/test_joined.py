@@ -112,6 +112,12 @@ def _arguments(tensors: list[Tensor]) -> tuple[Any, ...]:
     return query, key, value, None, prefix_key, prefix_value, None, None
 
 
+def test_a_torch_without_the_kernel_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, value, *_ = inputs(4, 4)
+    monkeypatch.setattr(joined, "_FUSED", None)
+    assert not joined.has_fused(query, key, value)
+
+
 def test_what_the_fused_kernel_does_not_read_is_left_to_the_copying() -> None:
     query, key, value, *_ = inputs(4, 4)
     assert not joined.has_fused(query, key, value[..., :4])

@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_FUSED: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+_FUSED_BACKWARD: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
+"""Not part of torch's documented interface; without them a prefix is copied."""
 
 
 def has_fused(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether `attend` is for these tensors: on a CPU, of one width, each token's numbers side by side."""
+    if _FUSED is None or _FUSED_BACKWARD is None:
+        return False
     one_width = query.shape[3] == key.shape[3] == value.shape[3]
     return one_width and query.device.type == "cpu" and query.stride(3) == key.stride(3) == value.stride(3) == 1
 
