@@ -47,7 +47,8 @@ def train_section(result: dict[str, Any]) -> str:
         f"| {name} | {speed:.3f} | {mib(peaks[name])} |" for name, speed in result["steps_per_second"].items()
     )
     return f"""## Training step
-`python benchmarks/train_step.py --e2e FOLDER`: {setting["backbone"]}, {setting["data"]}, batches of {setting["batch"]},
+`python benchmarks/train_step.py --e2e FOLDER --compile`: {setting["backbone"]}, {setting["data"]},
+batches of {setting["batch"]},
 prefix {setting["prefix_length"]}, {setting["precision"]},
 {setting["rounds"]} rounds of {setting["steps_per_round"]} steps.
 
@@ -58,7 +59,8 @@ prefix {setting["prefix_length"]}, {setting["precision"]},
 Prefix-tuning makes **{ratios["speed_vs_peft"]:.2f}x** PEFT's steps per second with
 **{ratios["peak_memory_vs_peft"]:.2f}x** its peak memory above the model,
 and {ratios["speed_vs_finetune"]:.2f}x the steps of full fine-tuning in the same loop.
-Under `train.compile` it makes {ratios["speed_of_compiled"]:.2f}x the steps that it makes without.
+Under `train.compile` it makes {ratios["speed_of_compiled"]:.2f}x the steps that it makes without,
+{ratios["speed_of_compiled_vs_peft"]:.2f}x PEFT's, with {ratios["peak_memory_of_compiled_vs_peft"]:.2f}x PEFT's memory.
 {machine(result)}
 """
 

@@ -118,7 +118,7 @@ def one_step(world: World, family: str, method: MethodConfig, split: bool) -> di
 
 def copied() -> Any:
     """What the pages on scale are about: devices on which each row has a copy of the prefix."""
-    return mock.patch.object(joined, "has_fused", lambda *tensors: False)
+    return mock.patch.object(joined, "has_fused", lambda call: False)
 
 
 def kept_bytes(saved: list[Tensor], weights: list[nn.Parameter]) -> int:

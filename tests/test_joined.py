@@ -1,7 +1,6 @@
 """Attention that joins one prefix and each row's tokens in one softmax, against that softmax written out."""
 
 from dataclasses import replace
-from typing import Any
 
 import factories
 import pytest
@@ -14,31 +13,23 @@ from softprompt import joined
 from softprompt.batch import Batch
 from softprompt.forms import split
 from softprompt.inject import inject
+from softprompt.joined import Call
 from softprompt.precision import autocast
 
 B, T, S, P, D = 3, 5, 7, 4, 8
 
 
-def written_out(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    added: Tensor | None,
-    prefix_key: Tensor,
-    prefix_value: Tensor,
-    scaling: float | None,
-    visible: Tensor | None,
-) -> Tensor:
-    """softmax(q [p; k] / scale + added) [p_v; v], the prefix copied to each row."""
-    groups, batch = query.shape[1] // key.shape[1], len(query)
-    keys = torch.cat([prefix_key.expand(batch, -1, -1, -1), key], dim=2).repeat_interleave(groups, dim=1)
-    values = torch.cat([prefix_value.expand(batch, -1, -1, -1), value], dim=2).repeat_interleave(groups, dim=1)
-    scores = query @ keys.transpose(2, 3) * (query.shape[3] ** -0.5 if scaling is None else scaling)
-    length = prefix_key.shape[1]
+def written_out(call: Call, added: Tensor | None) -> Tensor:
+    """softmax(scale q [p; k] + added) [p_v; v], the prefix copied to each row."""
+    groups, batch, length = call.query.shape[1] // call.key.shape[1], len(call.query), call.prefix_key.shape[1]
+    keys = torch.cat([call.prefix_key.expand(batch, -1, -1, -1), call.key], dim=2).repeat_interleave(groups, dim=1)
+    values = torch.cat([call.prefix_value.expand(batch, -1, -1, -1), call.value], dim=2)
+    values = values.repeat_interleave(groups, dim=1)
+    scores = call.query @ keys.transpose(2, 3) * (D**-0.5 if call.scaling is None else call.scaling)
     if added is not None:
         scores[..., length:] += added
-    if visible is not None:
-        scores[..., :length] = scores[..., :length].masked_fill(~visible, -torch.inf)
+    if call.visible is not None:
+        scores[..., :length] = scores[..., :length].masked_fill(~call.visible, -torch.inf)
     return (scores.softmax(dim=3) @ values).transpose(1, 2)
 
 
@@ -79,9 +70,9 @@ def test_outputs_and_gradients_are_those_of_one_softmax(
     results: list[list[Tensor]] = []
     for attend in (written_out, joined.attend, joined.attend_by_token):
         tensors = inputs(4, kv_heads)
-        query, key, value, prefix_key, prefix_value = tensors
-        assert joined.has_fused(query, key, value)
-        output = attend(query, key, value, masks()[mask], prefix_key, prefix_value, scaling, seen()[visible])
+        call = Call(*tensors, scaling, seen()[visible])
+        assert joined.has_fused(call)
+        output = attend(call, masks()[mask])
         torch.manual_seed(1)
         output.backward(torch.randn(B, T, 4, D, dtype=torch.float64))
         results.append([output.detach(), *(tensor.grad for tensor in tensors if tensor.grad is not None)])
@@ -95,34 +86,30 @@ def test_the_gradient_of_a_sum_lies_nowhere_in_memory() -> None:
     gradients = []
     for attend in (written_out, joined.attend):
         tensors = inputs(4, 2)
-        attend(*_arguments(tensors)).sum().backward()
+        attend(Call(*tensors, None, None), None).sum().backward()
         gradients.append([tensor.grad for tensor in tensors])
     torch.testing.assert_close(*gradients, atol=1e-12, rtol=1e-10)
 
 
 def test_bfloat16_is_as_near_as_bfloat16_gets() -> None:
-    exact = written_out(*_arguments(inputs(4, 4)))
-    output = joined.attend(*_arguments([tensor.detach().bfloat16() for tensor in inputs(4, 4)]))
+    exact = written_out(Call(*inputs(4, 4), None, None), None)
+    output = joined.attend(Call(*(tensor.detach().bfloat16() for tensor in inputs(4, 4)), None, None), None)
     assert output.dtype == torch.bfloat16
     torch.testing.assert_close(output.double(), exact, atol=2e-2, rtol=2e-2)
 
 
-def _arguments(tensors: list[Tensor]) -> tuple[Any, ...]:
-    query, key, value, prefix_key, prefix_value = tensors
-    return query, key, value, None, prefix_key, prefix_value, None, None
-
-
 def test_a_torch_without_the_kernel_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    query, key, value, *_ = inputs(4, 4)
+    call = Call(*inputs(4, 4), None, None)
+    assert joined.has_fused(call)
     monkeypatch.setattr(joined, "_FUSED", None)
-    assert not joined.has_fused(query, key, value)
+    assert not joined.has_fused(call)
 
 
 def test_what_the_fused_kernel_does_not_read_is_left_to_the_copying() -> None:
-    query, key, value, *_ = inputs(4, 4)
-    assert not joined.has_fused(query, key, value[..., :4])
-    assert not joined.has_fused(query, key.mT.contiguous().mT, value)
-    assert not joined.has_fused(query.to("meta"), key.to("meta"), value.to("meta"))
+    call = Call(*inputs(4, 4), None, None)
+    assert not joined.has_fused(replace(call, value=call.value[..., :4]))
+    assert not joined.has_fused(replace(call, key=call.key.mT.contiguous().mT))
+    assert not joined.has_fused(Call(*(tensor.to("meta") for tensor in inputs(4, 4)), None, None))
 
 
 def last_columns(rows: Batch, count: int) -> Batch:

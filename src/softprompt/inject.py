@@ -71,6 +71,12 @@ class PrefixKV:
         """Who sees what, to be spread over (B, 1, T, P); None: all tokens all of it."""
         return None if by_BT is None else by_BT[:, None, :, None]
 
+    def asked(
+        self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, options: Mapping[str, Any]
+    ) -> joined.Call:
+        """Attention to the prefix beside an attention call's tokens; `options` are the call's own."""
+        return joined.Call(query, key, value, self.key, self.value, options.get("scaling"), visible)
+
 
 @dataclass(frozen=True, slots=True)
 class PrefixRows:
@@ -274,18 +280,15 @@ def _attend(
     visible = prefix.visible(batch, active.visible_BT)
     if active.beside and isinstance(prefix, PrefixKV):
         output, weights = base(module, query, key, value, mask, **kwargs)
-        beside = joined.attend_to_prefix(query, prefix.key, prefix.value, kwargs.get("scaling"), visible)
-        return output + beside, weights
+        return output + joined.attend_to_prefix(prefix.asked(query, key, value, visible, kwargs)), weights
     if mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True):
         mask = _causal_mask(query, key)
     bias = kwargs.get("position_bias")  # relative positions (T5) are of the tokens alone; the prefix has none
     if active.shared and isinstance(prefix, PrefixKV) and _plain(kwargs):
-        by_token = query.shape[2] == 1
-        if by_token or (base is sdpa_attention_forward and joined.has_fused(query, key, value)):
-            join = joined.attend_by_token if by_token else joined.attend
+        call, by_token = prefix.asked(query, key, value, visible, kwargs), query.shape[2] == 1
+        if by_token or (base is sdpa_attention_forward and joined.has_fused(call)):
             added = _sum(None if mask is None else _as_added(mask, query.dtype), bias)
-            output = join(query, key, value, added, prefix.key, prefix.value, kwargs.get("scaling"), visible)
-            return output, None
+            return (joined.attend_by_token if by_token else joined.attend)(call, added), None
     if bias is not None:
         kwargs["position_bias"] = nn.functional.pad(bias, (prefix.length, 0))
     if mask is None and visible is not None:

@@ -4,11 +4,10 @@ The softmax over both is joined exactly: the queries of all rows meet the prefix
 values of the tokens are read where they lie. `attend` does so by torch's fused kernel where it hands out what its
 softmax divides by, `attend_by_token` in plain operations, on any device.
 
-Shapes: query (B, H, T, D), key and value (B, H_kv, T', D), the prefix's key and value (H_kv, P, D). Query heads that
-share a KV head are folded into the time axis where the prefix is met. `added` (.., T, T') is put on the tokens' scores;
-`visible`, boolean, spreads over (B, 1, T, P): who sees the prefix. Outputs are (B, T, H, D).
+Query heads that share a KV head are folded into the time axis where the prefix is met. Outputs are (B, T, H, D).
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,25 +19,44 @@ _FUSED_BACKWARD: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attent
 """Not part of torch's documented interface; without them a prefix is copied."""
 
 
-def has_fused(query: Tensor, key: Tensor, value: Tensor) -> bool:
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What attends to what."""
+
+    query: Tensor
+    """(B, H, T, D)."""
+    key: Tensor
+    """Of the tokens, (B, H_kv, T', D); so is their value."""
+    value: Tensor
+    prefix_key: Tensor
+    """Of the prefix, (H_kv, P, D); so is its value."""
+    prefix_value: Tensor
+    scaling: float | None
+    """Of the scores; None: D^-1/2."""
+    visible: Tensor | None
+    """Boolean, spreads over (B, 1, T, P): who sees the prefix; None: all."""
+
+    @property
+    def scale(self) -> float:
+        """Of the scores."""
+        return float(self.query.shape[3] ** -0.5 if self.scaling is None else self.scaling)
+
+
+def has_fused(call: Call) -> bool:
     """Whether `attend` is for these tensors: on a CPU, of one width, each token's numbers side by side."""
     if _FUSED is None or _FUSED_BACKWARD is None:
         return False
-    one_width = query.shape[3] == key.shape[3] == value.shape[3]
-    return one_width and query.device.type == "cpu" and query.stride(3) == key.stride(3) == value.stride(3) == 1
+    tensors = call.query, call.key, call.value
+    alike = len({one.shape[3] for one in tensors}) == 1 and all(one.stride(3) == 1 for one in tensors)
+    return alike and call.query.device.type == "cpu"
 
 
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    added: Tensor | None,
-    prefix_key: Tensor,
-    prefix_value: Tensor,
-    scaling: float | None,
-    visible: Tensor | None,
-) -> Tensor:
-    """In memory that grows with T + T' and not with their product: for texts, with gradients or without."""
+def attend(call: Call, added: Tensor | None) -> Tensor:
+    """In memory that grows with T + T' and not with their product: for texts, with gradients or without.
+
+    `added` (.., T, T') is put on the tokens' scores.
+    """
+    query, key, value = call.query, call.key, call.value
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
@@ -46,11 +64,9 @@ def attend(
     if added is not None:
         added = added.expand(*added.shape[:2], query.shape[2], key.shape[2])
         added = added.clamp(min=torch.finfo(dtype).min).to(dtype)  # not the -inf that float32's lowest would become
-    scale = query.shape[3] ** -0.5 if scaling is None else scaling
-    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    prefix = prefix_key.to(dtype), prefix_value.to(dtype)
-    sees = None if visible is None else visible[..., 0]
-    output: Tensor = _Joined.apply(query, key, value, *prefix, added, sees, scale)  # type: ignore[no-untyped-call]
+    tensors = [one.to(dtype) for one in (query, key, value, call.prefix_key, call.prefix_value)]
+    sees = None if call.visible is None else call.visible[..., 0]
+    output: Tensor = _Joined.apply(*tensors, added, sees, call.scale)  # type: ignore[no-untyped-call]
     return output.transpose(1, 2)
 
 
@@ -123,39 +139,29 @@ def _as_rows(one_row: Tensor, query: Tensor) -> Tensor:
     return one_row.view(kv_heads, batch, heads // kv_heads, time, -1).transpose(0, 1).flatten(1, 2)
 
 
-def attend_by_token(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    added: Tensor | None,
-    prefix_key: Tensor,
-    prefix_value: Tensor,
-    scaling: float | None,
-    visible: Tensor | None,
-) -> Tensor:
-    """With all scores in memory: for decoding, where each row asks for one token."""
-    batch, heads, time, dim = query.shape
-    kv_heads, length = prefix_key.shape[:2]
-    query = query * (dim**-0.5 if scaling is None else scaling)
+def attend_by_token(call: Call, added: Tensor | None) -> Tensor:
+    """With all scores in memory: for decoding, where each row asks for one token. `added`: see `attend`."""
+    batch, heads, time, dim = call.query.shape
+    kv_heads, length = call.prefix_key.shape[:2]
+    tokens = call.key.shape[2]
+    query = call.query * call.scale
     q_rows = query.reshape(batch, kv_heads, -1, dim)
-    to_tokens = (q_rows @ key.transpose(2, 3)).view(batch, heads, time, key.shape[2])
+    to_tokens = (q_rows @ call.key.transpose(2, 3)).view(batch, heads, time, tokens)
     if added is not None:
         to_tokens = to_tokens + added
-    scores = torch.cat([_prefix_scores(query, prefix_key, visible), to_tokens], dim=3)
+    scores = torch.cat([_prefix_scores(query, call.prefix_key, call.visible), to_tokens], dim=3)
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    from_tokens = weights[..., length:].reshape(batch, kv_heads, -1, key.shape[2]) @ value
-    output = from_tokens.view(batch, heads, time, -1) + _prefix_output(weights[..., :length], prefix_value)
+    from_tokens = weights[..., length:].reshape(batch, kv_heads, -1, tokens) @ call.value
+    output = from_tokens.view(batch, heads, time, -1) + _prefix_output(weights[..., :length], call.prefix_value)
     return output.transpose(1, 2)
 
 
-def attend_to_prefix(
-    query: Tensor, prefix_key: Tensor, prefix_value: Tensor, scaling: float | None, visible: Tensor | None
-) -> Tensor:
+def attend_to_prefix(call: Call) -> Tensor:
     """Over the prefix alone; 0 for tokens that do not see it."""
-    query = query * (query.shape[3] ** -0.5 if scaling is None else scaling)
-    weights = _prefix_scores(query, prefix_key, None).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    output = _prefix_output(weights, prefix_value)
-    return (output if visible is None else output * visible).transpose(1, 2)
+    query = call.query * call.scale
+    weights = _prefix_scores(query, call.prefix_key, None).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    output = _prefix_output(weights, call.prefix_value)
+    return (output if call.visible is None else output * call.visible).transpose(1, 2)
 
 
 def _prefix_scores(query: Tensor, prefix_key: Tensor, visible: Tensor | None) -> Tensor:
