@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart test faults check lint format quality benchmarks clean
+.PHONY: install quickstart test test-all faults check lint format quality benchmarks clean
 
 install: $(INSTALLED)
 
@@ -17,6 +17,9 @@ quickstart: $(INSTALLED)  ## the main job on the bundled backbone and data; goes
 
 test: $(INSTALLED)  ## the default tests
 	$(BIN)/pytest -n 2
+
+test-all: $(INSTALLED)  ## the slow ones too
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m ""
 
 faults: $(INSTALLED)  ## kills, damage, full disks, signals at full size, each with its number: minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m faults -s
