@@ -156,7 +156,6 @@ def weights_after(folder: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> d
         ([5.0, 4.0, 3.0, 2.0, 1.0], "best", 9, [8, 9]),
         ([5.0, 3.0, 3.0, 6.0, 3.0], "best", 4, [4, 6, 9]),
         ([5.0, 3.0, 4.0, 6.0, 7.0], "last", 9, [4, 6, 9]),
-        ([5.0, math.inf, 4.0, math.inf, 7.0], "best", 6, [6, 9]),
     ],
 )
 def test_the_weights_of_the_lowest_dev_loss_are_kept(
@@ -171,17 +170,15 @@ def test_the_weights_of_the_lowest_dev_loss_are_kept(
     assert checkpoint.steps(tmp_path / "checkpoints") == kept
 
 
-@pytest.mark.parametrize("losses", [[math.nan, 3.0, 4.0, 6.0, 7.0], [5.0, 3.0, math.nan, 6.0, math.nan]])
-def test_a_dev_loss_that_is_not_a_number_is_never_the_best(
-    losses: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_dev_loss_that_is_not_finite_ends_the_run_and_keeps_nothing_of_its_step(
+    value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refusing it outright would do as well; keeping such weights as the best would not."""
-    planned(monkeypatch, losses)
-    try:
-        fitted, _ = sit(tmp_path)
-    except TrainingError:
-        return
-    assert (fitted.selected_step, fitted.dev_loss) == (4, 3.0)
+    planned(monkeypatch, [5.0, 3.0, value])
+    with pytest.raises(TrainingError, match=r"step 6: expected a finite dev loss, got .*Nothing of this step.*Lower"):
+        sit(tmp_path)
+    assert checkpoint.steps(tmp_path / "checkpoints") == [3, 4]
+    assert not {"NaN", "Infinity"} & set((tmp_path / METRICS).read_text().replace(",", " ").replace("}", " ").split())
 
 
 def test_without_dev_data_the_last_weights_are_kept(tmp_path: Path) -> None:

@@ -71,6 +71,15 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
+def set_aside(folder: Path, step: int) -> Path:
+    """Rename a checkpoint so that no run goes on with it; the new place."""
+    place, aside = folder / _name(step), folder / f"unusable-{step:06d}"
+    if aside.exists():  # of an earlier sitting that came to the same
+        shutil.rmtree(aside)
+    place.rename(aside)
+    return aside
+
+
 def load(folder: Path, step: int) -> Checkpoint:
     """Read one checkpoint, every byte checked. Raises `CheckpointError` where it is damaged or missing."""
     path = folder / _name(step)

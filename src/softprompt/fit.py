@@ -6,27 +6,30 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from softprompt import checkpoint
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded
+from softprompt.board import Board
 from softprompt.checkpoint import Checkpoint, State
 from softprompt.config import TrainConfig
 from softprompt.console import Progress, say
 from softprompt.distributed import ALONE, World
-from softprompt.errors import CheckpointError
+from softprompt.errors import CheckpointError, TrainingError
 from softprompt.loss import mean_token_nll
 from softprompt.methods import state
 from softprompt.multitask import Learner, of_task
 from softprompt.optim import make_optimizer, optimizer_state, restore_optimizer
 from softprompt.precision import autocast
 from softprompt.signals import Caught, Stopped, collected, interrupted
-from softprompt.train import StepRecord, make_plan, total_steps, training_steps
+from softprompt.train import NonFiniteError, StepRecord, make_plan, require_finite, total_steps, training_steps
 
 METRICS = "metrics.jsonl"
 
@@ -71,12 +74,13 @@ def fit(
     a dev loss that it finds due or half done is left to the next sitting.
 
     Raises:
-        TrainingError: non-finite loss; the last checkpoint stays.
+        TrainingError: a loss, a gradient, a dev loss or what is trained is not finite; the last checkpoint that can be
+            gone on with stays. Or the folder was moved or removed.
         Interrupted: SIGTERM or SIGINT came; the run was saved at the end of the current step.
     """
     run = _Sitting(backbone, method, dev_pairs, config, folder, seed=seed, label=label, quiet=quiet, world=world)
     run.begin(train_pairs)
-    with collected() as caught, run:
+    with collected() as caught, run, run.going_back():
         run.catch_up(caught)
         steps = training_steps(
             backbone,
@@ -121,13 +125,14 @@ class _Sitting:
         self.state = State(step=0, metrics_bytes=0, optimizer=config.optimizer)
         self.loop_seconds, self.tokens, self.positions = 0.0, 0, 0
         self.metrics: RawIOBase | None = None
-        self.board: Any = None
+        self.board: Board | None = None
 
     def begin(self, train_pairs: Sequence[Encoded]) -> None:
         """Restore the newest checkpoint if there is one."""
+        self.train_pairs = train_pairs
         self.plan = make_plan(self.backbone, self.method, train_pairs, self.config, self.seed)
         self.total = total_steps(self.config, self.plan)
-        found = checkpoint.load_newest(self.checkpoints) if self.world.leads else None
+        found = self._newest() if self.world.leads else None
         found = checkpoint.told(found, self.world)
         if found is not None:
             checkpoint.restore_into(self.method.trainable(), found.method)
@@ -144,6 +149,13 @@ class _Sitting:
         self.sitting_start = time.monotonic()
         self.seconds_before = self.state.seconds
 
+    def _newest(self) -> Checkpoint | None:
+        """The newest whole checkpoint; its best is forgotten where a later best, since lost, had taken its place."""
+        found = checkpoint.load_newest(self.checkpoints)
+        if found is None or found.state.best_step in (None, found.state.step, *checkpoint.steps(self.checkpoints)):
+            return found
+        return replace(found, state=replace(found.state, best_step=None, best_loss=None))
+
     def __enter__(self) -> "_Sitting":
         self.progress = Progress(self.label, self.total, "steps", done=self.state.step, quiet=self.quiet)
         if not self.world.leads:
@@ -158,7 +170,7 @@ class _Sitting:
         self.metrics = path.open("ab", buffering=0)
         self.metrics.truncate(self.state.metrics_bytes)
         self.metrics.seek(0, os.SEEK_END)
-        self.board = _tensorboard(self.folder / "tb", purge=self.state.step)
+        self.board = Board(self.folder / "tb", purge=self.state.step)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -185,9 +197,12 @@ class _Sitting:
         self.state = replace(self.state, micro_batch=record.micro_batch)
         last = record.step == self.total
         self.progress.update(record.step, f"loss {record.loss:.4f}", force=last)
+        if self.metrics is not None and record.step % self.config.log_every == 0:
+            self._require_there()
         if self.board is not None and (record.step % self.config.log_every == 0 or last):
-            for name in ("loss", "lr", "grad_norm"):
-                self.board.add_scalar(f"train/{name}", getattr(record, name), record.step)
+            self.board.add(
+                record.step, {f"train/{name}": getattr(record, name) for name in ("loss", "lr", "grad_norm")}
+            )
 
     def settle(self, step: int, caught: Caught) -> None:
         """What follows a step: dev loss and checkpoint where they are due. `Interrupted` where a signal came."""
@@ -211,8 +226,15 @@ class _Sitting:
             self._stop_if(self.world.any(bool(caught)), caught)
 
     def evaluate(self, step: int, caught: Caught) -> bool:
-        """Dev loss; True where it is the lowest so far. Without dev data the newest weights count as the best."""
+        """Dev loss; True where it is the lowest so far. Without dev data the newest weights count as the best.
+
+        The last weights are tried on training pairs there: no later step shows whether they can be used.
+        """
         if not self.dev_pairs:
+            if step == self.total:
+                for task in dict.fromkeys(pair.task for pair in self.train_pairs):
+                    tried = [pair for pair in self.train_pairs if pair.task == task][: self._rows()]
+                    self._require_usable(step, self._mean_nll(task, tried, Caught()), "loss")
             self.state = replace(self.state, best_step=step)
             return True
         losses = self._dev_losses(caught)
@@ -220,11 +242,12 @@ class _Sitting:
         if losses is None:
             return False
         loss = sum(losses.values()) / len(losses)
+        self._require_usable(step, loss, "dev loss")
         self._write({"step": step, "dev_loss": loss} | ({} if "" in losses else {"dev_losses": losses}))
         if self.board is not None:
-            self.board.add_scalar("dev/loss", loss, step)
+            self.board.add(step, {"dev/loss": loss})
         self.progress.update(step, f"dev loss {loss:.4f}", force=True)
-        if math.isnan(loss) or (self.state.best_loss is not None and loss >= self.state.best_loss):
+        if self.state.best_loss is not None and loss >= self.state.best_loss:
             return False
         self.state = replace(self.state, best_step=step, best_loss=loss)
         return True
@@ -234,19 +257,21 @@ class _Sitting:
 
         Alone, a signal ends it at once; of several processes all end it together, after a batch of each.
         """
-        self.backbone.model.eval()
-        self.method.set_mode(False)
         try:
             with caught.at_once() if self.world.size == 1 else nullcontext():
                 return (
                     None
                     if self.world.any(bool(caught))
-                    else {task: self._dev_loss(task, caught) for task in self.dev_pairs}
+                    else {task: self._mean_nll(task, pairs, caught) for task, pairs in self.dev_pairs.items()}
                 )
         except Stopped:
             return None
 
-    def _dev_loss(self, task: str, caught: Caught) -> float:
+    def _mean_nll(self, task: str, pairs: Sequence[Encoded], caught: Caught) -> float:
+        """Nats per target token over pairs of one task, without dropout."""
+        self.backbone.model.eval()
+        self.method.set_mode(False)
+
         def stop_together() -> None:
             if self.world.size > 1 and self.world.any(bool(caught)):
                 raise Stopped(0)
@@ -254,22 +279,80 @@ class _Sitting:
         return mean_token_nll(
             self.backbone,
             of_task(self.method, task),
-            self.dev_pairs[task],
-            batch_size=max(32, self.config.batch_size),
+            pairs,
+            batch_size=self._rows(),
             autocast=autocast(self.backbone.device, self.config.precision, self.backbone.model.dtype),
             world=self.world,
             between=stop_together,
         )
 
+    def _rows(self) -> int:
+        """Pairs per forward pass of a dev loss: no more than memory is known, or said, to hold in training."""
+        usual, micro = max(32, self.config.batch_size), self.config.micro_batch
+        held = self.state.micro_batch if micro == "auto" else micro
+        return min(usual, held or usual)
+
+    def _require_usable(self, step: int, loss: float, what: str) -> None:
+        if not math.isfinite(loss):
+            raise NonFiniteError(
+                step,
+                f"step {step}: expected a finite {what}, got {loss}. Nothing of this step was kept. Lower train.lr, "
+                "and go on with --resume --allow-change train.lr; where the first steps do the same, look at "
+                "backbone.dtype and the data.",
+            )
+
+    @contextmanager
+    def going_back(self) -> Iterator[None]:
+        """Where the weights of a checkpoint turn out not to be usable, set it aside: none is gone on with for ever."""
+        try:
+            yield
+        except NonFiniteError as error:
+            raise TrainingError(f"{error}{self._set_aside(error.step)}") from error
+
+    def _set_aside(self, step: int) -> str:
+        """What became of the checkpoint of `step`, where there is one with the very weights that failed."""
+        if not self.world.leads or step not in checkpoint.steps(self.checkpoints):
+            return ""
+        try:
+            kept, now = checkpoint.load(self.checkpoints, step).method, state(self.method)
+            if not all(torch.equal(kept[name], tensor.cpu()) for name, tensor in now.items()):
+                return ""
+            aside = checkpoint.set_aside(self.checkpoints, step)
+        except (CheckpointError, OSError, KeyError):
+            return ""
+        earlier = [one for one in checkpoint.steps(self.checkpoints) if one < step]
+        start = f"step {earlier[-1]}" if earlier else "the start"
+        return (
+            f" The checkpoint of step {step} has the weights that led here and was set aside as {aside}: --resume "
+            f"goes on from {start}. Where that comes to the same, start anew with --out."
+        )
+
     def save(self, step: int) -> None:
         seconds = self.seconds_before + time.monotonic() - self.sitting_start
         self.state = replace(self.state, step=step, seconds=seconds)
+        moments = optimizer_state(self.method, self.optimizer)
+        require_finite(moments, step, "what the optimiser keeps", squares=False)
         if self.metrics is None:
             return
+        self._require_there()
         os.fsync(self.metrics.fileno())
         self.state = replace(self.state, metrics_bytes=self.metrics.tell())
-        whole = Checkpoint(state(self.method), optimizer_state(self.method, self.optimizer), self.state)
+        whole = Checkpoint(state(self.method), moments, self.state)
         checkpoint.save(self.checkpoints, whole, keep=self.config.keep)
+
+    def _require_there(self) -> None:
+        """Raise `TrainingError` where the log is no longer in its place: nothing is written beside what is gone."""
+        assert self.metrics is not None
+        path = self.folder / METRICS
+        try:
+            there = os.path.samestat(path.stat(), os.fstat(self.metrics.fileno()))
+        except (FileNotFoundError, NotADirectoryError):
+            there = False
+        if not there:
+            raise TrainingError(
+                f"{path}: expected the log that this run writes, which was moved, removed or replaced. The run stopped "
+                "and wrote nothing more. Put the folder back and use --resume, or start anew."
+            )
 
     def finish(self) -> Fitted:
         """Put the selected weights into the method."""
@@ -299,7 +382,7 @@ class _Sitting:
     def _write(self, line: dict[str, Any]) -> None:
         if self.metrics is None:
             return
-        rest = memoryview(json.dumps(line).encode() + b"\n")
+        rest = memoryview(json.dumps(line, allow_nan=False).encode() + b"\n")
         while rest:  # unbuffered: a full disk takes a part and then says so
             rest = rest[self.metrics.write(rest) or 0 :]
 
@@ -308,15 +391,6 @@ def _dev_losses_at(metrics: Path, step: int) -> dict[str, Any]:
     """The line of metrics.jsonl with the dev loss of this step; empty where there is none."""
     lines = map(json.loads, reversed(metrics.read_text(encoding="utf-8").splitlines()))
     return next((line for line in lines if line["step"] == step and "dev_loss" in line), {})
-
-
-def _tensorboard(folder: Path, *, purge: int) -> Any:
-    """A SummaryWriter, or None where the extra `tb` is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder), purge_step=purge or None)
 
 
 __all__ = ["METRICS", "Fitted", "fit"]

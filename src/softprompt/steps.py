@@ -3,9 +3,10 @@
 import math
 import random
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import islice
 
 MEGABATCH = 50
 """Batches that are sorted by length together: enough to pad little, few enough to stay random."""
@@ -34,12 +35,14 @@ class Plan:
     sides: tuple[tuple[int, ...], ...] = ()
     """Under a budget, positions of each example: (all,), or (source, target) where they are read apart."""
 
-    @property
+    @cached_property
     def pairs_per_epoch(self) -> int:
         """Examples in an epoch, repeated ones counted again."""
-        return pairs_per_epoch([len(task) for task in self._by_task().values()], equal=self.equal)
+        if not self.equal:
+            return len(self.lengths)
+        return pairs_per_epoch([len(task) for task in self._by_task().values()], equal=True)
 
-    @property
+    @cached_property
     def most_rows(self) -> int:
         """Examples in a batch at most."""
         return self.batch_size if self.budget is None else max(1, self.budget // min(map(sum, self.sides)))
@@ -49,7 +52,7 @@ class Plan:
         if self.budget is None:  # the last batch of an epoch may be smaller; no example is dropped
             return epoch * -(-self.pairs_per_epoch // self.batch_size)
         while len(self._starts) <= epoch:
-            self._starts.append(self._starts[-1] + len(self._epoch(len(self._starts) - 1)))
+            self._starts.append(self._starts[-1] + len(self._made(len(self._starts) - 1)))
         return self._starts[epoch]
 
     def steps_in(self, epochs: float) -> int:
@@ -76,7 +79,8 @@ class Plan:
         epoch = self._epoch_of(step)
         skip = step - self.start(epoch)
         while True:
-            yield from self._epoch(epoch)[skip:]
+            for batch in islice(self._made(epoch), skip, None):
+                yield list(batch)
             epoch, skip = epoch + 1, 0
 
     @cached_property
@@ -92,17 +96,27 @@ class Plan:
             self.start(len(self._starts))
         return bisect_right(self._starts, step) - 1
 
+    @cached_property
+    def _made(self) -> Callable[[int], list[list[int]]]:
+        """`_epoch`, each made once: no more than two are asked for in turn, as a step's end is looked up in the next.
+
+        A thread that makes batches ahead may ask as well.
+        """
+        return lru_cache(maxsize=2)(self._epoch)
+
     def _epoch(self, epoch: int) -> list[list[int]]:
+        """The batches of an epoch, in work that grows with the training set."""
         generator = random.Random(f"{self.seed}/{epoch}")
         order = self._drawn(generator)
         generator.shuffle(order)
-        chunk = MEGABATCH * self._usual_rows()
+        chunk = MEGABATCH * self._usual_rows
         batches: list[list[int]] = []
         for start in range(0, len(order), chunk):
             batches += self._cut(self._bucketed(order[start : start + chunk]))
         generator.shuffle(batches)
         return batches
 
+    @cached_property
     def _usual_rows(self) -> int:
         if self.budget is None:
             return self.batch_size

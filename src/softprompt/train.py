@@ -6,11 +6,11 @@ trainable tensors and the optimiser's moments, so a run that is restored from th
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from softprompt.backbone import Backbone
@@ -18,6 +18,7 @@ from softprompt.batch import Encoded, sides
 from softprompt.compiled import Compiled
 from softprompt.distributed import ALONE, World
 from softprompt.errors import TrainingError
+from softprompt.finite import first_unusable
 from softprompt.graphs import Graphs
 from softprompt.methods import Trainable
 from softprompt.multitask import Learner, of_task
@@ -75,14 +76,15 @@ def training_steps(
     share each batch: every target token of it counts alike, however many of them a process has.
 
     Raises:
-        TrainingError: the loss or the gradient is not finite, or memory ran out for good; the step is not applied,
-            weights stay as they were.
+        TrainingError: the loss or the gradient is not finite (`NonFiniteError`), or memory ran out for good; the step
+            is not applied, weights stay as they were. Or what is trained is not finite after the step.
     """
     if config.gradient_checkpointing:
         backbone.enable_gradient_checkpointing()
     plan = make_plan(backbone, method, pairs, config, seed)
     total = total_steps(config, plan)
-    parameters = list(method.trainable().values())
+    trained = method.trainable()
+    parameters = list(trained.values())
     optimizer.zero_grad(set_to_none=True)  # an earlier call may have ended in the middle of a step
     rows = (micro_batch if config.micro_batch == "auto" else config.micro_batch) or plan.most_rows
     graphs = Graphs(backbone, of_task(method, ""), config.precision) if config.graphs else None
@@ -105,14 +107,37 @@ def training_steps(
         seen = sum(map(len, chosen)), sum(len(pair.target) for pair in chosen), int(positions)
         norm = float(nn.utils.clip_grad_norm_(parameters, config.clip if config.clip is not None else math.inf))
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingError(
+            raise NonFiniteError(
+                step,
                 f"step {step + 1}: expected a finite loss and gradient, got loss {loss} and gradient norm {norm} "
                 f"on training pairs {indices} (0-based). The update was not applied. "
-                "Lower train.lr, set train.clip, or look at these pairs."
+                "Lower train.lr, set train.clip, or look at these pairs.",
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        require_finite(trained, step + 1)
         yield StepRecord(step + 1, plan.passes(step + 1), loss, rate, norm, *seen, rows)
+
+
+class NonFiniteError(TrainingError):
+    """The weights of `step` (optimiser steps done) gave a loss or a gradient that is not finite; they are unchanged."""
+
+    def __init__(self, step: int, message: str) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+def require_finite(
+    tensors: Mapping[str, Tensor], step: int, what: str = "what is trained", *, squares: bool = True
+) -> None:
+    """Raise `TrainingError` unless all numbers are finite after optimiser step `step`, and with `squares` these too."""
+    name = first_unusable(tensors, squares=squares)
+    if name is not None:
+        largest = float(tensors[name].detach().float().abs().max())
+        raise TrainingError(
+            f"step {step}: expected finite numbers in {what} after the update, got magnitudes up to {largest:.3g} in "
+            f"{name!r}. Nothing of this step was kept. Lower train.lr, and go on with --resume --allow-change train.lr."
+        )
 
 
 def make_plan(backbone: Backbone, method: Learner, pairs: Sequence[Encoded], config: TrainConfig, seed: int) -> Plan:

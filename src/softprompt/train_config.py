@@ -67,7 +67,11 @@ class TrainConfig(Section):
     save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints; null: as eval_every")
     keep: int = Field(default=2, ge=1, description="newest checkpoints kept, besides the best")
     select: Literal["best", "last"] = Field(default="best", description="weights kept: lowest dev loss, or last")
-    log_every: int = Field(default=10, ge=1, description="optimiser steps between records of the training loss")
+    log_every: int = Field(
+        default=10,
+        ge=1,
+        description="optimiser steps between points of TensorBoard's curves; metrics.jsonl has every step",
+    )
     max_length: int | None = Field(default=None, ge=1, description="tokens of source and target; null: window")
 
     @model_validator(mode="after")
