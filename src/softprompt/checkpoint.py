@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,36 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def set_aside(folder: Path, step: int) -> Path:
-    """Rename a checkpoint so that no run goes on with it; the new place."""
-    place, aside = folder / _name(step), folder / f"unusable-{step:06d}"
-    if aside.exists():  # of an earlier sitting that came to the same
-        shutil.rmtree(aside)
-    place.rename(aside)
-    return aside
+def go_back(folder: Path, step: int, weights: dict[str, Tensor]) -> str:
+    """Set the checkpoint of `step` aside if it holds these `weights`, which were found not to be usable; what was done.
+
+    It is renamed, so that no run goes on with it for ever. Where one of its step was set aside before, the one before
+    it goes too: going on gets to usable weights in the end.
+    """
+    if step not in steps(folder):
+        return ""
+    try:
+        kept = load(folder, step).method
+        if kept.keys() != weights.keys() or not all(torch.equal(kept[name], weights[name].cpu()) for name in kept):
+            return ""
+        before = [one for one in steps(folder) if one < step]
+        aside, again = _set_aside(folder, step)
+        if again and before:
+            _set_aside(folder, before.pop())
+    except (CheckpointError, OSError):
+        return ""
+    return (
+        f"The checkpoint of step {step} has the weights that led here and was set aside as {aside}: --resume "
+        f"goes on from {f'step {before[-1]}' if before else 'the start'}."
+    )
+
+
+def _set_aside(folder: Path, step: int) -> tuple[Path, bool]:
+    """Its new place, and whether one of its step had been set aside before."""
+    names = (f"unusable-{step:06d}{f'-{number}' if number else ''}" for number in count())
+    aside = next(folder / name for name in names if not (folder / name).exists())
+    (folder / _name(step)).rename(aside)
+    return aside, aside.name.count("-") > 1
 
 
 def load(folder: Path, step: int) -> Checkpoint:

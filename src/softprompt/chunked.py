@@ -11,6 +11,7 @@ on the logits of one position are recorded and made again for each chunk.
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ from softprompt.sharding import is_sharded
 LOGITS_AT_ONCE = 2**24
 """Logits that exist at once at most, in numbers: 64 MiB a copy in float32, 333 positions of GPT-2's vocabulary."""
 
+_NOT_REPEATABLE: WeakSet[PreTrainedModel] = WeakSet()
+"""Models behind whose heads something stands that cannot be made again for each chunk."""
+
 
 def chunked_nll(
     model: PreTrainedModel, inputs: Mapping[str, Tensor], at_N: Tensor, labels_N: Tensor, at_once: int
@@ -31,13 +35,14 @@ def chunked_nll(
     """Sum of -log p(label) over the positions `at_N` (see `Batch`), in nats, `at_once` logits at a time.
 
     None where all logits are to be computed together: they are few, the head is trained, the model is in parts, or what
-    follows it is not a chain of calls on each position's logits.
+    follows it is not a chain of calls on each position's logits. The last is found by one forward pass, and remembered
+    as long as the model lives: no other pass is made for nothing.
     """
     head = model.get_output_embeddings()
     rows = max(1, at_once // head.weight.shape[0])
     # In parts, a pass is a meeting of all processes, who have other numbers of targets: all take the plain way.
     few = len(labels_N) <= rows or is_sharded(model)
-    if few or any(parameter.requires_grad for parameter in head.parameters()):
+    if few or model in _NOT_REPEATABLE or any(parameter.requires_grad for parameter in head.parameters()):
         return None
     hidden: list[Tensor] = []
     rest = _Rest()
@@ -58,6 +63,7 @@ def chunked_nll(
             for handle in handles:
                 handle.remove()
     if len(hidden) != 1 or last.requires_grad or not rest.leads_to(last):
+        _NOT_REPEATABLE.add(model)
         return None
     return _summed(lambda hidden_CE: rest.repeat(head(hidden_CE), last), hidden[0], labels_N, rows)
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from softprompt.errors import ConfigError, TrainingError
@@ -27,6 +27,9 @@ Item = TypeVar("Item")
 
 PATIENCE = timedelta(minutes=60)
 """How long one process may wait for another: the leader scores while the others wait."""
+
+JOINING, JOINING_VARIABLE = 300.0, "SOFTPROMPT_JOIN_SECONDS"
+"""Seconds that a process waits for the others of its job to start, and the variable that names another number."""
 
 MESSAGE = 1 << 25
 """Numbers in one message at most (128 MiB in float32): what summing gradients takes beside them."""
@@ -129,7 +132,9 @@ def joined() -> Iterator[World]:
     that somebody else has made is used as it is.
 
     Raises:
-        ConfigError: the variables of `torchrun` are incomplete, or there are fewer devices than processes.
+        ConfigError: the variables of `torchrun` are incomplete or no numbers, or there are fewer devices than
+            processes.
+        TrainingError: a process of the job has not started within `JOINING` seconds.
     """
     if dist.is_available() and dist.is_initialized():
         yield World(dist.get_rank(), dist.get_world_size())
@@ -138,7 +143,7 @@ def joined() -> Iterator[World]:
         yield ALONE
         return
     _require_torchrun()
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    patience, local = _joining(), _number("LOCAL_RANK", "0")
     if torch.cuda.is_available():
         if local >= torch.cuda.device_count():
             raise ConfigError(
@@ -146,13 +151,57 @@ def joined() -> Iterator[World]:
                 "this machine. Lower --nproc-per-node."
             )
         torch.cuda.set_device(local)
-    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=patience))
+    except (RuntimeError, ValueError, OSError) as error:  # torch's DistError is a RuntimeError
+        raise _not_joined(patience, str(error).splitlines()[0][:200]) from error
     # torchrun keeps one store over its restarts and over our calls, with the addresses of those that are gone.
     attempt = PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_CALLS)}", store)
+    _wait_for_all(attempt, rank, size, patience)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=attempt, rank=rank, world_size=size, timeout=PATIENCE)
     yield World(rank, size)
     dist.destroy_process_group()  # not after an error: it might wait for the others, and they for this one's end
+
+
+def _joining() -> timedelta:
+    """How long to wait for all to start."""
+    said = os.environ.get(JOINING_VARIABLE, str(JOINING))
+    try:
+        return timedelta(seconds=max(0.001, float(said)))
+    except (ValueError, OverflowError):
+        raise ConfigError(f"{JOINING_VARIABLE}: expected a number of seconds, got {said!r}.") from None
+
+
+def _number(name: str, otherwise: str | None = None) -> int:
+    """A variable of torchrun's."""
+    said = os.environ.get(name, otherwise)
+    try:
+        return int(said or "")
+    except ValueError:
+        raise ConfigError(f"{name}: expected a number, as torchrun sets it, got {said!r}.") from None
+
+
+def _wait_for_all(store: Store, rank: int, size: int, patience: timedelta) -> None:
+    """Meet all others in the store, for as long as may pass until all have started; later waits may be longer."""
+    names = [f"started/{one}" for one in range(size)]
+    try:
+        store.set(names[rank], "here")
+        store.wait(names, patience)
+    except RuntimeError as error:
+        try:
+            absent = [str(one) for one, name in enumerate(names) if not store.check([name])]
+        except RuntimeError:
+            absent = ["0"]  # who keeps the store is gone
+        raise _not_joined(patience, f"no sign of process {', '.join(absent[:8])} of {size}, from 0") from error
+
+
+def _not_joined(patience: timedelta, reason: str) -> TrainingError:
+    return TrainingError(
+        f"waited {patience.total_seconds():g} s for all processes of the job to start: {reason.rstrip('.')}. Look at "
+        "what they said and start the job again with --resume; where they need longer to start, set "
+        f"{JOINING_VARIABLE} to more seconds."
+    )
 
 
 def _require_torchrun() -> None:
@@ -162,6 +211,8 @@ def _require_torchrun() -> None:
             f"WORLD_SIZE is set and {absent[0]} is not: expected torchrun's variables, all or none. "
             "Start with torchrun -m softprompt run ..., or unset WORLD_SIZE."
         )
+    for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"):
+        _number(name)
 
 
 def _messages(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -12,8 +12,6 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from softprompt import checkpoint
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded
@@ -307,25 +305,8 @@ class _Sitting:
         try:
             yield
         except NonFiniteError as error:
-            raise TrainingError(f"{error}{self._set_aside(error.step)}") from error
-
-    def _set_aside(self, step: int) -> str:
-        """What became of the checkpoint of `step`, where there is one with the very weights that failed."""
-        if not self.world.leads or step not in checkpoint.steps(self.checkpoints):
-            return ""
-        try:
-            kept, now = checkpoint.load(self.checkpoints, step).method, state(self.method)
-            if not all(torch.equal(kept[name], tensor.cpu()) for name, tensor in now.items()):
-                return ""
-            aside = checkpoint.set_aside(self.checkpoints, step)
-        except (CheckpointError, OSError, KeyError):
-            return ""
-        earlier = [one for one in checkpoint.steps(self.checkpoints) if one < step]
-        start = f"step {earlier[-1]}" if earlier else "the start"
-        return (
-            f" The checkpoint of step {step} has the weights that led here and was set aside as {aside}: --resume "
-            f"goes on from {start}. Where that comes to the same, start anew with --out."
-        )
+            said = checkpoint.go_back(self.checkpoints, error.step, state(self.method)) if self.world.leads else ""
+            raise TrainingError(f"{error} {said}".rstrip()) from error
 
     def save(self, step: int) -> None:
         seconds = self.seconds_before + time.monotonic() - self.sitting_start

@@ -41,7 +41,8 @@ def mean_token_nll(
     """Mean negative log-likelihood per target token over `pairs`, in nats: the dev loss. Sorted by length, no grad.
 
     The processes of `world` take turns at the batches, and all get the mean over all of them. Each calls `between` as
-    often as the others, before each of its batches; what that raises ends it.
+    often as the others, before each of its batches; what that raises ends it. A batch for which memory runs out is
+    taken by halves.
     """
     batches = by_length(pairs, batch_size)
     total, tokens = 0.0, 0
@@ -50,11 +51,28 @@ def mean_token_nll(
             between()
             own = batches[turn : turn + world.size][world.rank :][:1]
             if own or is_sharded(backbone.model):  # there every pass is a meeting of all processes
-                batch = make_batch(backbone, steering, (own or batches)[0])
-                nll = float(target_nll(backbone, batch))
-                total, tokens = (total + nll, tokens + len(batch.labels_N)) if own else (total, tokens)
+                nll, count = _within_memory(backbone, steering, (own or batches)[0])
+                total, tokens = (total + nll, tokens + count) if own else (total, tokens)
     total, counted = world.sums([total, tokens])
     return total / max(counted, 1)
+
+
+def _within_memory(backbone: Backbone, steering: Steering, pairs: Sequence[Encoded]) -> tuple[float, int]:
+    """Sum of the loss in nats over a batch and its target tokens, by halves where memory runs out.
+
+    In a split backbone every pass is a meeting of all processes, who would have to halve together: there it is raised,
+    and so it is of a single pair.
+    """
+    try:
+        batch = make_batch(backbone, steering, pairs)
+        return float(target_nll(backbone, batch)), len(batch.labels_N)
+    except torch.OutOfMemoryError:
+        if len(pairs) == 1 or is_sharded(backbone.model):
+            raise
+    torch.cuda.empty_cache()
+    middle = len(pairs) // 2
+    halves = [_within_memory(backbone, steering, half) for half in (pairs[:middle], pairs[middle:])]
+    return sum(nll for nll, _ in halves), sum(count for _, count in halves)
 
 
 def by_length(pairs: Sequence[Encoded], batch_size: int) -> list[Sequence[Encoded]]:

@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import gc
 import platform
-import resource
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,24 +27,32 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start a new high-water mark. On the CPU this needs Linux; elsewhere the mark is the process's whole life."""
+    """Start a new high-water mark. On the CPU this needs Linux; elsewhere the mark is the process's whole life.
+
+    So it is where a sandbox has no such file: a statistic does not keep a run from starting.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):  # hand freed pages back, or they would count again
             ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """High-water mark in bytes: allocated on the CUDA device, or resident in this process on the CPU."""
+    """High-water mark in bytes: allocated on the CUDA device, or resident in this process on the CPU; 0: not known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "linux":
+    with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -114,12 +114,14 @@ def restore_optimizer(method: Trainable, optimizer: torch.optim.Optimizer, flat:
         named = {id(parameter): name for name, parameter in method.trainable().items()}
         for parameter in (one for one in group["params"] if named[id(one)] in by_name):
             optimizer.state[parameter] = {
-                entry: _as_kept(value, parameter.device, on_host=entry == "step" and counts_on_host)
+                entry: _as_kept(value, parameter, on_host=entry == "step" and counts_on_host)
                 for entry, value in by_name[named[id(parameter)]].items()
             }
 
 
-def _as_kept(value: Tensor, device: torch.device, *, on_host: bool) -> Tensor | int:
+def _as_kept(value: Tensor, parameter: Tensor, *, on_host: bool) -> Tensor | int:
     if value.ndim == 0 and value.dtype == torch.int64:
         return int(value)
-    return value.clone() if on_host else value.clone().to(device)
+    if value.dtype in (torch.float16, torch.bfloat16) and parameter.dtype == torch.float32:
+        value = value.float()  # of a version that trained PEFT's tuners in the backbone's type
+    return value.clone() if on_host else value.clone().to(parameter.device)

@@ -108,7 +108,7 @@ def _arm(
     except torch.OutOfMemoryError as error:  # a training step has its own answer to this
         raise TrainingError(
             f"{arm}: out of memory outside of training steps ({str(error).splitlines()[0]}). What is trained is kept: "
-            "lower decode.batch_size (or train.batch_size, for dev losses) and use --resume with --allow-change."
+            "lower decode.batch_size (or set train.micro_batch, for dev losses) and use --resume with --allow-change."
         ) from error
 
 

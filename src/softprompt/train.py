@@ -111,7 +111,7 @@ def training_steps(
                 step,
                 f"step {step + 1}: expected a finite loss and gradient, got loss {loss} and gradient norm {norm} "
                 f"on training pairs {indices} (0-based). The update was not applied. "
-                "Lower train.lr, set train.clip, or look at these pairs.",
+                "Lower train.lr, set train.clip, or look at these pairs, and go on with --resume --allow-change train.",
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

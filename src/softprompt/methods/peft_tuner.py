@@ -31,7 +31,7 @@ _SPLIT = (
 
 
 class PeftMethod:
-    """PEFT's modules inside `backbone`; everything else stays frozen."""
+    """PEFT's modules inside `backbone`, in float32 whatever the backbone's type is; everything else stays frozen."""
 
     position_offset, kept_in = 0, "adapter"
 
@@ -40,7 +40,7 @@ class PeftMethod:
 
         try:
             inject_adapter_in_model(peft_config, backbone.model)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, ImportError, NotImplementedError) as error:
             raise ConfigError(f"method {name}: PEFT cannot change backbone {backbone.id!r} so: {error}") from error
         except RuntimeError as error:
             if not is_sharded(backbone.model):
@@ -49,7 +49,10 @@ class PeftMethod:
         if any(isinstance(one, DTensor) for one in backbone.model.parameters() if one.requires_grad):
             raise ConfigError(_SPLIT.format(name=name, why="it trains weights of the backbone itself"))
         self.model, self.peft_config, self.name = backbone.model, peft_config, name
+        self._in_float32()
         self.set_mode(False)
+        if name == "peft":
+            self._require_forward(backbone)
 
     @classmethod
     def build_lora(cls, backbone: Backbone, config: Any) -> "PeftMethod":
@@ -85,8 +88,28 @@ class PeftMethod:
         task = "CAUSAL_LM" if backbone.family == "causal" else "SEQ_2_SEQ_LM"
         try:
             return cls(backbone, tuners[kind](task_type=task, **options), name)
-        except TypeError as error:
+        except (TypeError, ValueError, AttributeError, ImportError) as error:
             raise ConfigError(f"method.options: PEFT's {kind} does not take them: {error}.") from error
+
+    @torch.no_grad()
+    def _require_forward(self, backbone: Backbone) -> None:
+        """Raise `ConfigError` where the changed backbone cannot compute, on two tokens: some tuners want more than ids,
+        or weights of the backbone in float32 beside others in half precision."""
+        if backbone.device.type == "meta" or is_sharded(backbone.model):
+            return
+        ids = torch.zeros(1, 2, dtype=torch.long, device=backbone.device)
+        target = {"decoder_input_ids": ids} if backbone.family == "seq2seq" else {}
+        try:
+            backbone.model(input_ids=ids, use_cache=False, **target)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            half = backbone.model.dtype in (torch.float16, torch.bfloat16)
+            way = "Set backbone.dtype=float32 (train.precision=bfloat16 computes as fast)" if half else "Take another"
+            raise ConfigError(
+                f"method.type: PEFT's {self.peft_config.peft_type.value} does not compute in backbone {backbone.id!r}, "
+                f"what is trained being in float32: {str(error).splitlines()[0]}. {way}."
+            ) from error
 
     def place(self, backbone: Backbone, source: Sequence[int]) -> tuple[int, ...]:
         return tuple(source)
@@ -144,6 +167,10 @@ class PeftMethod:
         made = cls(backbone, PeftConfig.from_pretrained(str(folder)), facts["method"])
         tensors = {name.removeprefix("base_model.model."): t for name, t in load_tensors(folder / _TENSORS).items()}
         set_peft_model_state_dict(backbone.model, tensors)
-        for parameter in made.trainable().values():
-            parameter.data = parameter.data.to(torch.float32)
+        made._in_float32()
         return made
+
+    def _in_float32(self) -> None:
+        """As all methods train: updates of a small rate would be rounded away in half precision."""
+        for parameter in self.trainable().values():
+            parameter.data = parameter.data.to(torch.float32)
