@@ -12,13 +12,12 @@ ROOT = Path(softprompt.__file__).parent
 FLOW = (
     *("errors", "types", "recipes", "recipe_files", "tasks", "parts", "method_config", "published"),
     *("data_config", "train_config", "decode_config", "config", "grid", "scale_setting"),
-    *("template", "data", "table", "metrics", "segments", "files", "console"),
+    *("template", "data", "table", "metrics", "segments", "finite", "files", "console"),
     *(
         "fetch",
         "lock",
         "signals",
         "machine",
-        "finite",
         "board",
         "ahead",
         "distributed",

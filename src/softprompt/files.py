@@ -104,10 +104,21 @@ def load_tensors(path: Path) -> "dict[str, Tensor]":
 
 
 def save_tensors(tensors: "dict[str, Tensor]", path: Path) -> None:
-    """Write a safetensors file from any device; `CheckpointError` where the disk does not take it."""
+    """Write a safetensors file from any device; `CheckpointError` where the disk does not take it.
+
+    So it is where a number is NaN or infinite: what is kept can be used.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    from softprompt.finite import first_unusable
+
+    odd = first_unusable(tensors)
+    if odd is not None:
+        raise CheckpointError(
+            f"{path.parent}: expected finite numbers to keep, got NaN or infinity in {odd!r}. Nothing was written: "
+            "train with a lower rate."
+        )
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(plain, path, metadata={"format": "pt"})

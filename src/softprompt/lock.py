@@ -1,7 +1,6 @@
 """One process a run folder: an advisory lock that dies with its holder, so a stale one never blocks."""
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,11 @@ from pathlib import Path
 
 from softprompt.console import say
 from softprompt.errors import ConfigError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
@@ -22,8 +26,12 @@ def locked(folder: Path) -> Iterator[None]:
     without locks a warning takes its place.
 
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: another process holds it, or this is no POSIX system.
     """
+    if fcntl is None:
+        raise ConfigError(
+            "expected Linux or macOS: a run folder is held by a lock that this system has not. On Windows use WSL."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -9,6 +9,7 @@ from typing import Any
 from softprompt import data
 from softprompt.config import Recipe, field_names, load_recipe, to_dict
 from softprompt.errors import ConfigError
+from softprompt.method_config import InContextConfig, UntunedConfig
 from softprompt.recipes import NAMED, nearest
 
 ENV, RECIPE = "env.json", "recipe.yaml"
@@ -42,7 +43,7 @@ def difference(folder: Path, recipe: Recipe, arms: Mapping[str, Recipe]) -> Diff
     arms = {arm: _what_counts(own) for arm, own in arms.items()}
     differ = unlike(to_dict(old), to_dict(_what_counts(recipe)))
     found = [Change(key, f"{was!r} -> {now!r}") for key, was, now in differ]
-    reached = {arm for arm in arms if arm not in old.arms() or old.arm(arm) != arms[arm]}
+    reached = {arm for arm in arms if arm not in old.arms() or _acting(old.arm(arm)) != _acting(arms[arm])}
     known = read_env(folder).get("data", {})
     for arm, own in arms.items():
         for split, name, digest in inputs(own):
@@ -105,6 +106,12 @@ def read_env(folder: Path) -> dict[str, Any]:
 def _what_counts(recipe: Recipe) -> Recipe:
     """The recipe without what is only shown."""
     return recipe.model_copy(update={"published": None})
+
+
+def _acting(arm: Recipe) -> Recipe:
+    """An arm's recipe without what does not act in it: where nothing is trained, how that is done."""
+    trains = not isinstance(arm.method, UntunedConfig | InContextConfig)
+    return arm if trains else arm.model_copy(update={"train": None})
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

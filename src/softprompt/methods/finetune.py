@@ -5,10 +5,12 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from softprompt.artefact import Facts, write_artefact
 from softprompt.backbone import Backbone, quiet_transformers
+from softprompt.console import say
 from softprompt.errors import ConfigError
 from softprompt.quantize import is_quantized
 
@@ -40,8 +42,15 @@ class FinetuneMethod:
 
     @classmethod
     def build(cls, backbone: Backbone, config: Any) -> "FinetuneMethod":
-        """From the `method` part of a recipe. Unfreezes `backbone` in place."""
-        return cls(backbone, config.top)
+        """From the `method` part of a recipe. Unfreezes `backbone` in place, warning where it is in half precision."""
+        made, dtype = cls(backbone, config.top), backbone.model.dtype
+        if backbone.device.type != "meta" and dtype in (torch.bfloat16, torch.float16):
+            say(
+                f"warning: method finetune trains the {str(dtype).removeprefix('torch.')} weights as they are: small "
+                "updates are rounded away, and the other methods train in float32. For a fair comparison set "
+                "backbone.dtype=float32; train.precision=bfloat16 computes as fast."
+            )
+        return made
 
     def place(self, backbone: Backbone, source: Sequence[int]) -> tuple[int, ...]:
         return tuple(source)

@@ -91,16 +91,19 @@ class PeftMethod:
         except (TypeError, ValueError, AttributeError, ImportError) as error:
             raise ConfigError(f"method.options: PEFT's {kind} does not take them: {error}.") from error
 
-    @torch.no_grad()
     def _require_forward(self, backbone: Backbone) -> None:
-        """Raise `ConfigError` where the changed backbone cannot compute, on two tokens: some tuners want more than ids,
-        or weights of the backbone in float32 beside others in half precision."""
+        """Raise `ConfigError` where the changed backbone does not compute two tokens, forward and backward.
+
+        Some tuners want more than ids; some have weights of the backbone in float32 beside others in half precision.
+        """
         if backbone.device.type == "meta" or is_sharded(backbone.model):
             return
         ids = torch.zeros(1, 2, dtype=torch.long, device=backbone.device)
         target = {"decoder_input_ids": ids} if backbone.family == "seq2seq" else {}
         try:
-            backbone.model(input_ids=ids, use_cache=False, **target)
+            with torch.enable_grad():
+                logits = backbone.model(input_ids=ids, use_cache=False, **target).logits
+                torch.autograd.grad(logits.float().sum(), list(self.trainable().values()), allow_unused=True)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:
