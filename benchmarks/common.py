@@ -28,9 +28,10 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 ASSETS = Path(__file__).resolve().parents[1] / "src" / "softprompt" / "assets"
 TOKENIZER = ASSETS / "backbone"
 """The bundled tokenizer: its ids are below every bundled config's vocabulary."""
+LAYERS = ("n_layer", "num_hidden_layers", "num_layers", "num_decoder_layers")
 TINY: dict[str, int] = {
     **dict.fromkeys(["n_embd", "hidden_size", "d_model"], 32),
-    **dict.fromkeys(["n_layer", "num_hidden_layers", "num_layers", "num_decoder_layers"], 2),
+    **dict.fromkeys(LAYERS, 2),
     **dict.fromkeys(["n_head", "num_attention_heads", "num_key_value_heads", "num_heads"], 4),
     **dict.fromkeys(["intermediate_size", "d_ff"], 48),
     **{"d_kv": 8, "vocab_size": 4096},
@@ -41,13 +42,18 @@ PAPER_LENGTH = 5
 
 
 def random_model(
-    config_folder: str = "gpt2", seed: int = 0, *, tiny: bool = False, dtype: torch.dtype = torch.float32
+    config_folder: str = "gpt2",
+    seed: int = 0,
+    *,
+    tiny: bool = False,
+    layers: int = TINY["n_layer"],
+    dtype: torch.dtype = torch.float32,
 ) -> PreTrainedModel:
-    """The architecture of a bundled config with random weights, frozen, in eval mode; `tiny`: two narrow layers."""
+    """The architecture of a bundled config with random weights, frozen, in eval mode; `tiny`: `layers` narrow ones."""
     config = AutoConfig.from_pretrained(ASSETS / "configs" / config_folder)
     if tiny:
         for key in TINY.keys() & config.to_dict().keys():
-            setattr(config, key, TINY[key])
+            setattr(config, key, layers if key in LAYERS else TINY[key])
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     torch.manual_seed(seed)
     with quiet_transformers(), default_device():  # weights of billions are drawn where they stay

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -136,8 +137,7 @@ def inject(
 
     The block must cover the backward pass too where gradient checkpointing recomputes the forward.
     """
-    modules = dict(model.named_modules())
-    active = _Active({modules[name]: kv for name, kv in prefixes.items()}, shared, beside)
+    active = _Active({attrgetter(name)(model): kv for name, kv in prefixes.items()}, shared, beside)
     token = _ACTIVE.set(active)
     try:
         yield

@@ -91,8 +91,9 @@ def training_steps(
     compiled = Compiled.of(backbone) if config.compile else None
     passes = Passes(backbone, method, config, world, graphs, compiled)
     batches = passes.collated(pairs, plan.from_step(start), lambda: rows)
+    modes = Modes(backbone, method, config)
     for step in range(start, total):
-        prepare_mode(backbone, method, config)
+        modes.restore()
         rate = learning_rate(config, step, total)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, total, group["highest"])
@@ -159,6 +160,25 @@ def prepare_mode(backbone: Backbone, method: Trainable, config: TrainConfig) -> 
         for module in backbone.model.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 module.training = True
+
+
+class Modes:
+    """Which modules train and which do not, set anew before every step: who gets a record may have changed it."""
+
+    def __init__(self, backbone: Backbone, method: Learner, config: TrainConfig) -> None:
+        prepare_mode(backbone, method, config)
+        self._method = method
+        own = list(method.modules()) if isinstance(method, nn.Module) else []
+        self._known = bool(own) or getattr(method, "model", None) is backbone.model
+        self._modes = [(module, module.training) for module in (*backbone.model.modules(), *own)]
+
+    def restore(self) -> None:
+        """As `prepare_mode` left them, without a walk through the model."""
+        for module, mode in self._modes:
+            if module.training is not mode:
+                module.training = mode
+        if not self._known:
+            self._method.set_mode(True)
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
