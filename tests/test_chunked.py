@@ -185,3 +185,15 @@ def test_the_head_is_whole_again_after_an_error() -> None:
         target_nll(bone, batch, at_once=V)
     hook.remove()
     assert factories.logits(bone, batch).shape[:2] == batch.input_ids_BT.shape
+
+
+def test_no_forward_is_made_for_nothing_once_it_is_known_that_a_head_cannot_be_repeated() -> None:
+    bone = factories.backbone("gpt2")
+    with_a_read_number(bone.model)
+    method, counts, forwards = factories.prefix(bone), [], [0]
+    bone.model.register_forward_pre_hook(lambda *_: forwards.__setitem__(0, forwards[0] + 1))
+    for _ in range(3):
+        before = forwards[0]
+        learned(bone, method, 4 * V)
+        counts.append(forwards[0] - before)
+    assert counts == [2, 1, 1]

@@ -2,6 +2,7 @@
 
 import factories
 import pytest
+import torch
 
 from softprompt.backbone import Backbone
 from softprompt.batch import make_batch
@@ -59,3 +60,14 @@ def test_top_2_of_gpt2_medium_counts_two_blocks() -> None:
 def test_more_blocks_than_there_are_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"method.top: expected at most 2, .* got 3"):
         METHODS["finetune"](factories.backbone("gpt2"), FineTuning(top=3))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_is_said_aloud(dtype: torch.dtype, capsys: pytest.CaptureFixture[str]) -> None:
+    for bone, said in ((factories.backbone("gpt2"), 0), (factories.backbone("gpt2"), 1)):
+        if said:
+            bone.model.to(dtype)
+        METHODS["finetune"](bone, FineTuning(top=1))
+        err = capsys.readouterr().err
+        assert err.count(f"trains the {str(dtype).removeprefix('torch.')} weights as they are") == said
+        assert not said or "set backbone.dtype=float32; train.precision=bfloat16" in err

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from softprompt import checkpoint, inject
 from softprompt import fit as fit_module
+from softprompt import loss as loss_module
 from softprompt.backbone import Backbone
 from softprompt.config import load_recipe
 from softprompt.errors import CheckpointError, TrainingError
@@ -254,3 +255,29 @@ def test_gradient_checkpointing_in_a_recipe_recomputes(tmp_path: Path, monkeypat
     assert counts == [5, 10]
     for one, other in zip(*(map(json.loads, text.splitlines()) for text in losses), strict=True):
         assert one == pytest.approx(other, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "most"),
+    [
+        ({}, 32),
+        ({"micro_batch": 1}, 1),
+        ({"micro_batch": 3}, 3),
+        ({"micro_batch": "auto"}, 4),
+        ({"batch_size": 40}, 40),
+    ],
+    ids=str,
+)
+def test_a_dev_loss_takes_no_more_rows_than_training_does(
+    changes: dict[str, object], most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    real = loss_module.make_batch
+    monkeypatch.setattr(loss_module, "make_batch", lambda b, m, pairs: (rows.append(len(pairs)), real(b, m, pairs))[1])
+    bone, method = setup("prompt")
+    settings, dev = config(max_steps=2, **changes), factories.pairs(45, seed=99)
+    fitted = fit(bone, method, factories.pairs(10), dev, settings, tmp_path, seed=7, quiet=True)
+    assert max(rows) == most and sum(rows) == 45
+    monkeypatch.undo()
+    bone.model.eval(), method.set_mode(False)
+    assert fitted.dev_loss == pytest.approx(mean_token_nll(bone, method, dev, batch_size=45), rel=1e-5)

@@ -5,10 +5,11 @@ from dataclasses import replace
 import factories
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from softprompt.backbone import selecting
-from softprompt.batch import IGNORED, collate
+from softprompt import loss as loss_module
+from softprompt.backbone import Backbone, selecting
+from softprompt.batch import IGNORED, Batch, collate
 from softprompt.config import TrainConfig
 from softprompt.inject import inject
 from softprompt.loss import by_length, mean_token_nll, target_nll
@@ -138,3 +139,31 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(loss: str, micro: in
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
     scale = results[0][1].abs().max()
     torch.testing.assert_close(results[0][1] / scale, results[1][1] / scale, atol=1e-6, rtol=1e-5)
+
+
+# --- dev losses keep to what memory holds ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fits", [1, 2, 3, 5])
+def test_a_dev_loss_that_does_not_fit_is_taken_by_halves(fits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bone, pairs = factories.backbone("gpt2"), factories.pairs(11)
+    want, real, rows = mean_token_nll(bone, Untuned(), pairs, batch_size=11), loss_module.target_nll, []
+
+    def limited(bone: Backbone, batch: Batch) -> Tensor:
+        if batch.rows > fits:
+            raise torch.OutOfMemoryError("pretended")
+        rows.append(batch.rows)
+        return real(bone, batch)
+
+    monkeypatch.setattr(loss_module, "target_nll", limited)
+    assert mean_token_nll(bone, Untuned(), pairs, batch_size=11) == pytest.approx(want, rel=1e-6)
+    assert sum(rows) == 11 and max(rows) <= fits
+
+
+def test_one_pair_that_does_not_fit_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> Tensor:
+        raise torch.OutOfMemoryError("pretended")
+
+    monkeypatch.setattr(loss_module, "target_nll", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        mean_token_nll(factories.backbone("gpt2"), Untuned(), factories.pairs(3), batch_size=3)

@@ -15,7 +15,7 @@ from softprompt.batch import make_batch
 from softprompt.config import TrainConfig, load_recipe
 from softprompt.errors import ConfigError
 from softprompt.loss import target_nll
-from softprompt.method_config import Peft
+from softprompt.method_config import Adapter, LoRA, Peft, PrefixTuning
 from softprompt.methods import METHODS, load
 from softprompt.optim import make_optimizer
 from softprompt.run import run_recipe
@@ -89,3 +89,61 @@ def test_a_whole_run(tmp_path: Path) -> None:
     (result, *_) = [one for one in run_recipe(recipe, tmp_path / "run", quiet=True) if one.arm == "main"]
     assert result.parameters["trained"] > 0
     assert json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())["peft_type"] == "IA3"
+
+
+# --- precision -------------------------------------------------------------------------------------------------------
+
+FLOAT32: list[tuple[str, dict[str, Any]]] = [
+    *TUNERS,
+    ("lora", {"r": 2, "use_dora": True}),
+    ("BOFT", {"boft_block_size": 4}),
+    ("HRA", {"r": 2}),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("kind", "options"), FLOAT32, ids=[kind for kind, _ in FLOAT32])
+def test_what_is_trained_is_float32_whatever_the_backbone_is(
+    kind: str, options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    bone = factories.backbone("llama")
+    bone.model.to(dtype)
+    assert_trains_in_float32(bone, made(bone, kind, options))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("config", [LoRA(rank=2), Adapter(bottleneck=2), PrefixTuning(length=2, hidden=4)])
+def test_so_do_all_other_methods(config: Any, dtype: torch.dtype) -> None:
+    bone = factories.backbone("llama")
+    bone.model.to(dtype)
+    assert_trains_in_float32(bone, METHODS[config.name](bone, config))
+
+
+def assert_trains_in_float32(bone: Backbone, method: Any) -> None:
+    """At a rate that half precision would round away: every tensor has moved by less than its own spacing there."""
+    assert {parameter.dtype for parameter in method.trainable().values()} == {torch.float32}
+    frozen = {key: p.clone() for key, p in bone.model.named_parameters() if not p.requires_grad}
+    config = TrainConfig(batch_size=3, lr=1e-6, max_steps=2, precision="float32")
+    for _ in training_steps(bone, method, make_optimizer(method, config), factories.pairs(3), config, seed=0):
+        pass
+    assert {parameter.dtype for parameter in method.trainable().values()} == {torch.float32}
+    assert all(torch.equal(p, frozen[key]) for key, p in bone.model.named_parameters() if key in frozen)
+
+
+@pytest.mark.parametrize(
+    ("config", "dtype", "words"),
+    [
+        (Peft(type="ln_tuning", options={"target_modules": ["input_layernorm"]}), torch.bfloat16, "LN_TUNING does not"),
+        (Peft(type="osf", options={"target_modules": ["q_proj"]}), torch.float16, r"OSF .* backbone\.dtype=float32"),
+        (Peft(type="poly", options={"target_modules": ["q_proj"]}), torch.float32, "POLY does not compute .*task_ids"),
+        (Peft(type="adalora", options={"target_modules": ["q_proj"]}), torch.float32, "ADALORA does not take them"),
+        (Peft(type="LORA", options={"runtime_config": {"a": 1}}), torch.float32, "method"),
+    ],
+)
+def test_a_tuner_that_cannot_compute_so_is_refused_before_training(
+    config: Peft, dtype: torch.dtype, words: str
+) -> None:
+    bone = factories.backbone("llama")
+    bone.model.to(dtype)
+    with pytest.raises(ConfigError, match=words):
+        METHODS["peft"](bone, config)

@@ -18,6 +18,7 @@ from softprompt.config import Recipe, load_recipe
 from softprompt.errors import CheckpointError, ConfigError, Interrupted, TrainingError
 from softprompt.fit import METRICS
 from softprompt.lock import locked
+from softprompt.resume import difference
 from softprompt.run import run_recipe
 
 pytestmark = pytest.mark.faults
@@ -197,3 +198,18 @@ def test_fault_08_out_of_memory_while_decoding_says_what_to_do_and_doing_it_help
     smaller = load(job, "decode.batch_size=2")
     (result,) = run_recipe(smaller, tmp_path / "out", resume=True, allow_change=["decode.batch_size"], quiet=True)
     assert result.training is not None and result.training["steps"] == 3 and result.scores
+
+
+@pytest.mark.parametrize("override", ["train.max_steps=4", "train.lr=0.5"])
+def test_an_arm_by_which_nothing_is_trained_is_not_reached_by_a_change_of_training(
+    override: str, job: Path, tmp_path: Path
+) -> None:
+    arms = ["compare={shown: {method: {name: incontext, shots: 1}}}", STEPS]
+    run_recipe(load_recipe(str(job), arms), tmp_path / "out", quiet=True)
+    places = {"shown": "arms/shown", "untuned": "arms/untuned", "main": "."}
+    kept = {arm: (tmp_path / "out" / place / "scores.json").stat().st_mtime_ns for arm, place in places.items()}
+    changed = load_recipe(str(job), [*arms, override])
+    assert difference(tmp_path / "out", changed, {arm: changed.arm(arm) for arm in changed.arms()}).arms == {"main"}
+    run_recipe(changed, tmp_path / "out", resume=True, allow_change=["train"], quiet=True)
+    now = {arm: (tmp_path / "out" / place / "scores.json").stat().st_mtime_ns for arm, place in places.items()}
+    assert {arm for arm in kept if now[arm] != kept[arm]} == {"main"}

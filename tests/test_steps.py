@@ -1,8 +1,11 @@
 """Which pairs make up which step: each once an epoch, from any step on, and never over the budget."""
 
+import hashlib
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import factories
 import pytest
@@ -168,3 +171,61 @@ def test_a_dry_run_says_that_steps_under_a_budget_are_estimated() -> None:
     assert not exact.steps_estimated and rough.steps_estimated and rough.steps is not None
     assert "(estimated)" in "".join(rough.lines()) and "(estimated)" not in "".join(exact.lines())
     assert not dry_run(load_recipe("e2e-gpt2-medium", ["train.batch_tokens=1024", "train.max_steps=7"])).steps_estimated
+
+
+# --- as it always was, in less work ----------------------------------------------------------------------------------
+
+LENGTHS = tuple(index * 7919 % 61 + 4 for index in range(1000))
+SIDES = tuple((length // 2, length - length // 2) for length in LENGTHS)
+TASKS = tuple("abc"[index % 7 % 3] for index in range(1000))
+ORDERS = [
+    (Plan(LENGTHS, 10, 1), "57985f170ee1b0a1", "f4f2f11640cb08f4"),
+    (Plan(LENGTHS, 7, 2, TASKS), "edadaa3b5c952f4d", "725e42b8aeeaf250"),
+    (Plan(LENGTHS, 7, 2, TASKS, True), "d4f778ba114a3db9", "a9545d07b9e84c4e"),
+    (Plan(LENGTHS, 10, 3, (), False, 300, SIDES), "5fe93698841836d9", "38e2bf5305224106"),
+    (Plan(LENGTHS, 10, 3, TASKS, True, 300, SIDES), "39661e498da2bafb", "3a59012b554d5e6d"),
+]
+"""Plans, and the checksums of their batches from step 0 and from step 777 since the first version."""
+
+
+@pytest.mark.parametrize(("plan", "first", "later"), ORDERS)
+def test_the_order_of_batches_is_that_of_every_version(plan: Plan, first: str, later: str) -> None:
+    def digest(start: int, count: int) -> str:
+        batches = list(itertools.islice(plan.from_step(start), count))
+        return hashlib.sha256(repr(batches).encode()).hexdigest()[:16]
+
+    assert (digest(0, 400), digest(777, 50)) == (first, later)
+
+
+class Counted(tuple[int, ...]):
+    """Lengths that count how often one of them, or how many there are, is asked for."""
+
+    asked = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        Counted.asked += 1
+        return super().__getitem__(index)
+
+    def __iter__(self) -> Iterator[int]:
+        Counted.asked += len(self)
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("budget", [None, 300])
+def test_a_step_of_a_large_set_asks_no_more_of_the_plan_than_one_of_a_small_set(
+    budget: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the loop and the run folder ask at each step; an epoch's batches are made once."""
+    made: list[int] = []
+    real = Plan._epoch
+    monkeypatch.setattr(Plan, "_epoch", lambda self, epoch: (made.append(epoch), real(self, epoch))[1])
+    monkeypatch.setattr(Plan, "_by_task", lambda self: pytest.fail("all examples gone through"))
+    plan = Plan(Counted(LENGTHS), 10, 3, budget=budget, sides=SIDES)
+    batches = plan.from_step(0)
+    Counted.asked, steps = 0, 250
+    for step in range(steps):
+        next(batches)
+        plan.passes(step + 1), plan.ends_epoch(step + 1), plan.most_rows
+    epochs = int(plan.passes(steps)) + 1
+    assert sorted(made) == list(range(len(made))) and epochs <= len(made) <= epochs + 1
+    assert Counted.asked <= len(made) * 4 * len(LENGTHS)
