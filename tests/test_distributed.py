@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import torch
 import worlds
 from jobs import long_job, tiny_job
 from sittings import newest, said
+from torch.distributed import HashStore
 
 from softprompt.config import build
-from softprompt.distributed import ALONE, joined
-from softprompt.errors import ConfigError
+from softprompt.distributed import ALONE, JOINING, PATIENCE, joined, wait_for_all
+from softprompt.errors import ConfigError, TrainingError
 from softprompt.fit import METRICS
 from softprompt.sharding import shard
 
@@ -286,3 +288,56 @@ def test_a_tuner_that_trains_split_weights_themselves_is_refused_and_a_whole_has
     whole = factories.backbone("gpt2").hash()
     for refused, digest in worlds.together(2, worlds.tuned_norms):
         assert "split over processes" in refused and digest == whole
+
+
+# --- before all have joined ------------------------------------------------------------------------------------------
+
+
+def started_alone(monkeypatch: pytest.MonkeyPatch, rank: int, **changes: str) -> None:
+    """The variables of one of two processes, the other of which never comes."""
+    torchrun = {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(worlds.free_port()),
+    }
+    for name, value in (torchrun | {"SOFTPROMPT_JOIN_SECONDS": "0.2"} | changes).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_that_never_starts_is_waited_for_so_long_and_no_longer(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    started_alone(monkeypatch, rank)
+    said = r"waited 0\.2 s for all processes of the job .*SOFTPROMPT_JOIN_SECONDS"
+    with pytest.raises(TrainingError, match=said), joined():
+        pass
+
+
+def test_one_that_dies_before_it_has_joined_is_named() -> None:
+    store = HashStore()
+    store.set("started/2", "here")
+    with pytest.raises(TrainingError, match=r"waited 0\.01 s .*no sign of process 1, 3 of 4, from 0"):
+        wait_for_all(store, 0, 4, timedelta(seconds=0.01))
+    for rank in (1, 3):
+        store.set(f"started/{rank}", "here")
+    wait_for_all(store, 0, 4, timedelta(seconds=0.01))
+
+
+def test_the_patience_before_all_have_joined_is_minutes_and_after_it_an_hour() -> None:
+    assert JOINING == 300 and timedelta(minutes=60) == PATIENCE
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SOFTPROMPT_JOIN_SECONDS", "soon"),
+        ("WORLD_SIZE", "two"),
+        ("RANK", ""),
+        ("MASTER_PORT", "x"),
+        ("LOCAL_RANK", "y"),
+    ],
+)
+def test_a_variable_that_is_no_number_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    started_alone(monkeypatch, 0, **{name: value})
+    with pytest.raises(ConfigError, match=f"{name}: expected a number.*got {value!r}"), joined():
+        pass

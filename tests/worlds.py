@@ -60,11 +60,16 @@ class Job:
         return got
 
 
-def begin(size: int, body: Callable[..., Any], *args: Any) -> Job:
-    """Start `body(world, *args)` in `size` processes that make up a world."""
+def free_port() -> int:
+    """One that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+def begin(size: int, body: Callable[..., Any], *args: Any) -> Job:
+    """Start `body(world, *args)` in `size` processes that make up a world."""
+    port = free_port()
     members, answers = [], []
     for rank in range(size):
         answer, speaker = processes().Pipe(duplex=False)

@@ -157,7 +157,7 @@ def joined() -> Iterator[World]:
         raise _not_joined(patience, str(error).splitlines()[0][:200]) from error
     # torchrun keeps one store over its restarts and over our calls, with the addresses of those that are gone.
     attempt = PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_CALLS)}", store)
-    _wait_for_all(attempt, rank, size, patience)
+    wait_for_all(attempt, rank, size, patience)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=attempt, rank=rank, world_size=size, timeout=PATIENCE)
     yield World(rank, size)
@@ -182,7 +182,7 @@ def _number(name: str, otherwise: str | None = None) -> int:
         raise ConfigError(f"{name}: expected a number, as torchrun sets it, got {said!r}.") from None
 
 
-def _wait_for_all(store: Store, rank: int, size: int, patience: timedelta) -> None:
+def wait_for_all(store: Store, rank: int, size: int, patience: timedelta) -> None:
     """Meet all others in the store, for as long as may pass until all have started; later waits may be longer."""
     names = [f"started/{one}" for one in range(size)]
     try:
