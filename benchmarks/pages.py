@@ -165,6 +165,29 @@ log with TensorBoard adds {found["log_share"]:.2%}, a checkpoint every {setting[
 """
 
 
+def step_overhead_section(result: dict[str, Any]) -> str:
+    """What a step costs outside torch."""
+    setting, found = result["setting"], result["data"]
+    rows = [
+        f"| {name} | {one['pairs']:,} | {one['outside_torch_ms_a_step']:.2f} | {one['plan_ms_a_step']:.3f} | "
+        f"{one['plan_seconds']:.2f} |"
+        for name, one in found.items()
+    ]
+    table = "\n".join(rows)
+    return f"""## Python around a step
+`python benchmarks/step_overhead.py`: {setting["backbone"]}, batches of {setting["batch"]},
+{setting["precision"]}, median of {setting["steps"]} steps. Milliseconds of processor time a step outside torch
+(collating, modes, attaching the prefix, the log, its share of the epoch's plan), which do not grow with the training
+set: the plan of an epoch is made once.
+
+| as many pairs as | pairs | ms a step | of them the plan | plan of an epoch, s |
+|---|---:|---:|---:|---:|
+{table}
+
+{machine(result)}
+"""
+
+
 def gpu_section(result: dict[str, Any]) -> str:
     """Training and decoding on a CUDA device."""
     parts, setting, lines = result["parts"], result["setting"], []
@@ -209,6 +232,7 @@ LATER = {
     "prefix_length": length_section,
     "memory": memory_section,
     "overhead": overhead_section,
+    "step_overhead": step_overhead_section,
     "gpu": gpu_section,
 }
 """Results that may not be there yet, and their sections."""

@@ -6,7 +6,7 @@ GPT-2 small's twelve layers, narrow, so that its Python is all there and its ari
 prefix 5, batches of 10, lengths as E2E's. A step's overhead is its time less that spent in forward and backward passes
 (attaching the prefix is overhead but for its slicing), the clipping, the optimiser and the check of what came out. The
 making of an epoch's batches is spread over the epoch. It depends on how many pairs there are, not on what they say.
-Prints JSON.
+Times are the processor's, so that a busy machine does not count. Prints JSON.
 """
 
 import argparse
@@ -46,7 +46,7 @@ IN_TORCH: list[tuple[Any, str]] = [
 
 
 class Watch:
-    """Seconds in torch, and the ends of the steps."""
+    """Seconds in torch, and the ends of the steps; of this thread's processor, as others may be busy on the machine."""
 
     def __init__(self) -> None:
         self.inside = 0.0
@@ -60,12 +60,12 @@ class Watch:
         def call(*args: Any, **kwargs: Any) -> Any:
             if self._deep and not again:
                 return real(*args, **kwargs)
-            deep, self._deep, started = self._deep, True, time.perf_counter()
+            deep, self._deep, started = self._deep, True, time.thread_time()
             try:
                 return real(*args, **kwargs)
             finally:
                 self._deep = deep
-                self.inside += time.perf_counter() - started
+                self.inside += time.thread_time() - started
 
         setattr(owner, name, call)
 
@@ -76,12 +76,12 @@ class Watch:
         @contextmanager
         def call(*args: Any, **kwargs: Any) -> Iterator[None]:
             context = real(*args, **kwargs)
-            started = time.perf_counter()
+            started = time.thread_time()
             with context:
-                self.inside -= time.perf_counter() - started
+                self.inside -= time.thread_time() - started
                 yield
-                started = time.perf_counter()
-            self.inside -= time.perf_counter() - started
+                started = time.thread_time()
+            self.inside -= time.thread_time() - started
 
         setattr(owner, name, call)
 
@@ -91,7 +91,7 @@ class Watch:
 
         def call(*args: Any) -> Any:
             done = real(*args)
-            self.ends.append((time.perf_counter(), self.inside))
+            self.ends.append((time.thread_time(), self.inside))
             return done
 
         setattr(owner, name, call)

@@ -15,6 +15,7 @@ COMMANDS = {
     "gpu": ["--rounds", "1"],
     "prefix_length": ["--lengths", "1", "5", "--steps", "1", "--rounds", "1", "--new-tokens", "3"],
     "memory": ["--batches", "1", "2", "--lengths", "5"],
+    "step_overhead": ["--steps", "4", "--pairs", "few=50", "more=500"],
     "overhead": ["--steps", "4", "--save-every", "2", "--starts", "1"],
 }
 

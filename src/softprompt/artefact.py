@@ -31,7 +31,7 @@ def save_artefact(
     def fill(into: Path) -> None:
         save_tensors({name: tensor.detach() for name, tensor in tensors.items()}, into / TENSORS)
         for name, content in (more or {}).items():
-            (into / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            (into / name).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     write_artefact(folder, fill, facts, backbone_id=backbone_id, backbone_hash=backbone_hash)
 
@@ -44,7 +44,7 @@ def write_artefact(
 
     def fill_all(into: Path) -> None:
         fill(into)
-        (into / FACTS).write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
+        (into / FACTS).write_text(json.dumps(own, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     write_folder_atomic(folder, fill_all)
 

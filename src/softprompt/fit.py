@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from io import RawIOBase
 from pathlib import Path
 from typing import Any
@@ -191,7 +191,7 @@ class _Sitting:
             yield record
 
     def log(self, record: StepRecord) -> None:
-        self._write(asdict(record))
+        self._write({name: getattr(record, name) for name in StepRecord.__slots__})
         self.state = replace(self.state, micro_batch=record.micro_batch)
         last = record.step == self.total
         self.progress.update(record.step, f"loss {record.loss:.4f}", force=last)

@@ -98,7 +98,7 @@ def as_json(recipe: Recipe, folder: Path, results: Sequence[ArmResult]) -> str:
     known = recipe.published.model_dump() if recipe.published else None
     arms = [asdict(result) for result in results]
     whole = {"recipe": recipe.name, "folder": str(folder), "published": known, "arms": arms}
-    return json.dumps(whole, indent=2)
+    return json.dumps(whole, indent=2, allow_nan=False)
 
 
 def write_card(recipe: Recipe, folder: Path, results: Sequence[ArmResult]) -> None:

@@ -154,7 +154,7 @@ def as_json(grid: Grid, outcomes: Sequence[Outcome]) -> str:
         ],
         "notes": notes(outcomes),
     }
-    return json.dumps(summary, indent=2, ensure_ascii=False)
+    return json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def write_report(grid: Grid, outcomes: Sequence[Outcome], folder: Path) -> None:

@@ -174,9 +174,8 @@ class Modes:
 
     def restore(self) -> None:
         """As `prepare_mode` left them, without a walk through the model."""
-        for module, mode in self._modes:
-            if module.training is not mode:
-                module.training = mode
+        for module, mode in [pair for pair in self._modes if pair[0].training is not pair[1]]:
+            module.training = mode
         if not self._known:
             self._method.set_mode(True)
 
