@@ -12,6 +12,7 @@ from softprompt import fit as fit_module
 from softprompt.board import Board
 from softprompt.errors import TrainingError
 from softprompt.fit import METRICS
+from softprompt.train_config import TrainConfig
 
 pytest.importorskip("tensorboard")
 
@@ -41,6 +42,8 @@ def test_a_run_has_a_point_every_so_many_steps_and_each_dev_loss(tmp_path: Path)
     assert [step for step, _ in scalars(tmp_path / "tb", "train/loss")] == [4, 8, TOTAL]
     assert [step for step, _ in scalars(tmp_path / "tb", "dev/loss")] == [2, 4, 6, 8, 9]
     assert len((tmp_path / METRICS).read_text().splitlines()) == TOTAL + 5
+    described = str(TrainConfig.model_fields["log_every"].description)
+    assert "TensorBoard" in described and "metrics.jsonl has every step" in described
 
 
 def at_step(patch: pytest.MonkeyPatch, step: int, act: object) -> None:
