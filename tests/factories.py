@@ -85,7 +85,7 @@ BART = {
 T5 = {"d_model": 24, "d_kv": 8, "num_heads": 4, "num_layers": 3, "num_decoder_layers": 2, "d_ff": 48}
 SEQ2SEQ_CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "bart": ("bart", BART),
-    "mbart": ("mbart", BART),
+    "mbart": ("mbart", {**BART, "pad_token_id": 1}),  # it starts a target with its last token that is no pad
     "pegasus": ("pegasus", BART),
     "t5": ("t5", {**T5, "decoder_start_token_id": 0}),
     "t5_v1_1": (

@@ -1,5 +1,6 @@
 """Text to ids, and ids to padded rows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import factories
@@ -27,12 +28,14 @@ def bone() -> Backbone:
     return factories.backbone("gpt2")
 
 
-def with_gpt2_tokenizer(bone: Backbone) -> Backbone:
+def with_gpt2_tokenizer() -> Backbone:
     from transformers import AutoTokenizer
 
     if not (GPT2_TOKENIZER / "tokenizer.json").is_file():
         pytest.skip("GPT-2's tokenizer files are not beside this checkout")
-    return Backbone("gpt2", bone.model, AutoTokenizer.from_pretrained(GPT2_TOKENIZER))
+    return replace(
+        factories.backbone("gpt2", vocab_size=50257), tokenizer=AutoTokenizer.from_pretrained(GPT2_TOKENIZER)
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,8 +47,8 @@ def with_gpt2_tokenizer(bone: Backbone) -> Backbone:
         ("x", "y"),
     ],
 )
-def test_frame_equals_the_papers_whole_string_under_gpt2s_tokenizer(bone: Backbone, source: str, target: str) -> None:
-    real = with_gpt2_tokenizer(bone)
+def test_frame_equals_the_papers_whole_string_under_gpt2s_tokenizer(source: str, target: str) -> None:
+    real = with_gpt2_tokenizer()
     whole = real.tokenizer(" " + source + " <|endoftext|> " + target + " <|endoftext|>")["input_ids"]
     (pair,) = encode_pairs(real, [Example(source, (target,))])
     assert [*pair.source, *pair.target] == whole
@@ -79,7 +82,7 @@ def test_special_tokens_of_the_tokenizer_come_once_at_the_start_and_never_before
     other.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single=f"<s> $A {eos}", special_tokens=[("<s>", bos), (eos, bone.eos_id)]
     )
-    wrapped = Backbone("gpt2", bone.model, other)
+    wrapped = replace(factories.backbone("gpt2", vocab_size=len(other)), tokenizer=other)
     (pair,) = encode_pairs(wrapped, [Example("inn", ("tea",))])
     (plain,) = encode_pairs(bone, [Example("inn", ("tea",))])
     assert pair == Encoded((bos, *plain.source), plain.target)

@@ -26,6 +26,7 @@ FLOW = (
         "inject",
         "quantize",
     ),
+    *("loading", "promises", "framing"),
     "backbone",
     *("embed", "positions", "forms", "artefact", "prompt", "init", "methods"),
     *(

@@ -107,7 +107,7 @@ def test_the_papers_words_have_the_papers_lengths() -> None:
     folder = Path(__file__).parents[2] / "shared" / "tokenizers" / "gpt2"
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
-    bone = replace(factories.backbone("gpt2"), tokenizer=AutoTokenizer.from_pretrained(folder))
+    bone = replace(factories.backbone("gpt2", vocab_size=50257), tokenizer=AutoTokenizer.from_pretrained(folder))
     for text, length in ((" summarize", 1), (" table-to-text:", 6)):
         assert length_of(bone, PrefixTuning(length=None, init="text", init_text=text)) == length
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from softprompt import methods
 from softprompt.backbone import Backbone
-from softprompt.batch import IGNORED, Encoded, encode_pairs, make_batch, positions_taken, require_fit
+from softprompt.batch import IGNORED, Encoded, encode_pairs, make_batch, require_pairs_fit
 from softprompt.config import DecodeConfig
 from softprompt.decode import decode_texts
+from softprompt.embed import require_words
 from softprompt.errors import ConfigError, DataError
 from softprompt.loss import target_nll
 from softprompt.method_config import MethodConfig
@@ -84,6 +85,7 @@ class Attached(nn.Module):
                 )
             )
         ]
+        require_words(self.backbone, [(*pair.source, *pair.target) for pair in pairs])
         total = self._nll(pairs)
         tokens = sum(len(pair.target) for pair in pairs)
         return {"loss": total / (tokens if num_items_in_batch is None else num_items_in_batch)}
@@ -169,8 +171,7 @@ class Attached(nn.Module):
 
     def _nll(self, pairs: Sequence[Encoded]) -> Tensor:
         room = room_taken(self.backbone, self.steering)
-        taken = [positions_taken(self.backbone, pair) for pair in pairs]
-        require_fit(taken, self.backbone.window, what="pairs", offset=room)
+        require_pairs_fit(self.backbone, pairs, what="pairs", offset=room)
         with self.steering.attach(self.backbone, shared=True):
             return target_nll(self.backbone, make_batch(self.backbone, self.steering, pairs))
 

@@ -1,12 +1,11 @@
 """The frozen language model and its tokenizer: loading, freezing, hashing, and a weightless form for dry runs."""
 
 import hashlib
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,21 +14,27 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import logging as transformers_logging
 
+from softprompt import framing
+from softprompt.console import say
 from softprompt.errors import BackboneError
 from softprompt.inject import Site, checkpoint_contexts, install, probe
+from softprompt.loading import (
+    blank_model,
+    guarded,
+    quiet_transformers,
+    read_config,
+    read_model,
+    read_tokenizer,
+    require_known,
+)
+from softprompt.promises import Promises, presumed, tried
 from softprompt.quantize import constants, keep_frozen, loading_options
 from softprompt.sharding import in_parts
+
+__all__ = ["BUNDLED", "Backbone", "default_device", "quiet_transformers", "resolve", "selecting", "target_logits"]
 
 # oneDNN (bfloat16 on a CPU) keeps a kernel with its scratch memory for every shape seen, 1,024 of them by default:
 # with batches of every length that is gigabytes. Read when the first kernel is made, so it is set here.
@@ -48,6 +53,8 @@ class Backbone:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
     """None only in the weightless form of `Backbone.plan`."""
+    promises: Promises = field(default_factory=Promises)
+    """What `load` found to hold of it, and what `plan` takes its architecture to keep."""
 
     @classmethod
     def load(
@@ -62,30 +69,28 @@ class Backbone:
     ) -> "Backbone":
         """Load by hub id, local folder, or `bundled`; every parameter is frozen and the model is in eval mode.
 
-        `quantize`: `8bit` or `4bit`, see `softprompt.quantize`.
+        `quantize`: `8bit` or `4bit`, see `softprompt.quantize`. No code of a folder is run. What is promised of every
+        backbone is tried on this one by two forward passes of a few tokens, see `softprompt.promises`.
 
         Raises:
-            BackboneError: not found, no language model that generates text, no usable end-of-text token, or no
-                library to quantise with.
+            BackboneError: not found, damaged, or not whole; code of its own; no language model that generates text,
+                or not causal; no usable end-of-text token; a setting that there is not, or no library to quantise with.
         """
+        require_known(dtype, attention)
         source, place = resolve(id, revision), torch.device(device or default_device())
-        try:
-            with quiet_transformers():
-                config = AutoConfig.from_pretrained(source, revision=revision)
-                tokenizer = _tokenizer(id, source, revision)
-                asked = getattr(torch, dtype) if dtype != "auto" else None
-                options = loading_options(quantize, asked or getattr(config, "dtype", None), place)
-                model = _auto_class(config).from_pretrained(source, revision=revision, dtype=asked or "auto", **options)
-        except (OSError, ValueError, KeyError) as error:
-            raise BackboneError(_cannot_load(id, error)) from error
-        with quiet_transformers():
+        with guarded(id), quiet_transformers():
+            config = read_config(source, revision)
+            tokenizer = read_tokenizer(id, source, revision)
+            asked = getattr(torch, dtype) if dtype != "auto" else None
+            options = loading_options(quantize, asked or getattr(config, "dtype", None), place)
+            model = read_model(id, source, revision, config, asked or "auto", options)
             install(model, attention)
-        if options:
-            keep_frozen(model)
-        else:  # quantised weights are made where they stay
-            model.to(place)
+            if options:
+                keep_frozen(model)
+            else:  # quantised weights are made where they stay
+                model.to(place)
         model.eval().requires_grad_(False)
-        return cls(id, model, tokenizer)
+        return cls(id, model, tokenizer, presumed(model))._tried()
 
     @classmethod
     def plan(
@@ -93,20 +98,37 @@ class Backbone:
     ) -> "Backbone":
         """The same architecture on the meta device: shapes and counts, no weights; the tokenizer where asked for.
 
-        The configs of the papers' backbones come with the package, so that a dry run needs no network.
+        The configs of the papers' backbones come with the package, so that a dry run needs no network. What only a
+        forward pass shows (see `softprompt.promises`) is taken for granted.
+
+        Raises:
+            BackboneError: as `load`, but for the weights.
         """
         built_in, own = files("softprompt") / "assets" / "configs" / id, resolve(id, revision)
         source = str(built_in) if (built_in / "config.json").is_file() else own
-        try:
-            with quiet_transformers():
-                config = AutoConfig.from_pretrained(source, revision=revision)
-                with torch.device("meta"):
-                    model = _auto_class(config).from_config(config)
-                install(model, attention)
-                words = _tokenizer(id, own, revision) if tokenizer else None
-        except (OSError, ValueError, KeyError) as error:
-            raise BackboneError(_cannot_load(id, error)) from error
-        return cls(id, model.eval().requires_grad_(False), words)
+        require_known("auto", attention)
+        with guarded(id), quiet_transformers():
+            model = blank_model(source, revision)
+            install(model, attention)
+            words = read_tokenizer(id, own, revision) if tokenizer else None
+        return cls(id, model.eval().requires_grad_(False), words, presumed(model))
+
+    def _tried(self) -> "Backbone":
+        """The same with what holds of its model. Raises `BackboneError` for what cannot be put up with."""
+        size = self.model.get_input_embeddings().weight.shape[0]
+        for name, token in (("end-of-text", self.eos_id), ("padding", self.pad_id)):
+            if not 0 <= token < size:
+                raise BackboneError(
+                    f"backbone {self.id!r}: its tokenizer's {name} token has id {token}; expected one of the model's "
+                    f"{size} embeddings. Resize the model (resize_token_embeddings) and save it, or take its tokenizer."
+                )
+        promises = tried(self.id, self.model, self.pad_id, self.window)
+        if not promises.padded:
+            say(
+                f"backbone {self.id!r}: it reads a text behind padding otherwise than alone (its forward takes no "
+                "positions, or no mask), so texts are decoded one by one, which is slower."
+            )
+        return replace(self, promises=promises)
 
     @property
     def device(self) -> torch.device:
@@ -116,9 +138,14 @@ class Backbone:
 
     @property
     def window(self) -> int | None:
-        """Longest input in tokens (learned or trained positions), or None where the config states none."""
-        limit = getattr(self.model.config, "max_position_embeddings", None)
-        return int(limit) if limit else None
+        """Longest input in tokens (learned or trained positions), or None where the config states no such limit."""
+        limit = _positions_of(self.model.config, "encoder", "source")
+        return None if limit is None else limit - self.promises.first_position
+
+    @property
+    def answer_window(self) -> int | None:
+        """Longest target of an encoder-decoder in tokens, or None: no limit, or in the window of all the text."""
+        return None if self.family == "causal" else _positions_of(self.model.config, "decoder", "target")
 
     @property
     def family(self) -> str:
@@ -137,20 +164,19 @@ class Backbone:
         pad = None if self.tokenizer is None or self.family == "causal" else self.tokenizer.pad_token_id
         return self.eos_id if pad is None else int(pad)
 
-    @property
+    @cached_property
     def decoder_start_id(self) -> int:
-        """The token that the decoder of an encoder-decoder starts from."""
-        start = getattr(self.model.config, "decoder_start_token_id", None)
+        """The token that the decoder of an encoder-decoder starts from, in training and in decoding."""
+        start = framing.start_of_target(self.model, self.tokenizer)
         if start is None:
             raise BackboneError(
                 f"backbone {self.id!r}: expected decoder_start_token_id in its config.json, got none. Set it there."
             )
-        return int(start)
+        return start
 
     def shifted(self, targets_BT: Tensor) -> Tensor:
-        """What an encoder-decoder's decoder reads to predict these targets: as the architecture itself shifts them."""
-        shifted: Tensor = self.model.prepare_decoder_input_ids_from_labels(targets_BT)
-        return shifted
+        """What an encoder-decoder's decoder reads to predict these targets."""
+        return framing.shifted(targets_BT, self.decoder_start_id)
 
     def sites(self) -> tuple[Site, ...]:
         """The attention sites, found by a probe forward. Raises `BackboneError` where there are none."""
@@ -255,18 +281,28 @@ def selecting(model: PreTrainedModel, at_N: Tensor) -> Iterator[None]:
 
     A hook in front of the head, so whatever the architecture does after it (scaling, soft caps) still happens. By
     number, not by mask: shapes are then known where hidden states have no values (`softprompt.footprint`), and nobody
-    waits for a device.
+    waits for a device. A head that reads something else than (B, T, E) sees all of it: see `target_logits`.
     """
     head = model.get_output_embeddings()
 
-    def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not args or args[0].ndim != 3:
+            return None
         return (args[0].flatten(0, 1).index_select(0, at_N), *args[1:])
 
-    handle = head.register_forward_pre_hook(select)
+    handle = None if head is None else head.register_forward_pre_hook(select)
     try:
         yield
     finally:
-        handle.remove()
+        if handle is not None:
+            handle.remove()
+
+
+def target_logits(model: PreTrainedModel, inputs: Mapping[str, Tensor], at_N: Tensor) -> Tensor:
+    """(N, V): the logits at the positions `at_N` (see `Batch`) alone, where the head can be told so."""
+    with selecting(model, at_N):
+        logits: Tensor = model(**inputs, use_cache=False).logits
+    return logits if logits.ndim == 2 else logits.flatten(0, 1).index_select(0, at_N)
 
 
 def default_device() -> torch.device:
@@ -274,38 +310,13 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _tokenizer(id: str, source: str, revision: str | None) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    if tokenizer.eos_token_id is None:
-        raise BackboneError(
-            f"backbone {id!r}: its tokenizer names no end-of-text token, which separates source from target. "
-            "Set eos_token in its tokenizer_config.json."
-        )
-    # Texts that are too long for the window are refused or cut by this package, and said so.
-    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
-    return tokenizer
-
-
-def _auto_class(config: Any) -> Any:
-    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-
-
-def _cannot_load(id: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())
-    return (
-        f"backbone {id!r} could not be loaded as a language model that generates text: {reason[:300]} "
-        "Expected a hub id, or a folder with config.json, model.safetensors and tokenizer files."
-    )
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' loading chatter: what matters is raised as an error or printed by us."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        transformers_logging.enable_progress_bar()
+def _positions_of(config: Any, side: str, end: str) -> int | None:
+    """The number of positions that a config states for one side; what is not above 0 (XLNet: -1) states none."""
+    part = getattr(config, "text_config", None) or (getattr(config, side, None) if config.is_encoder_decoder else None)
+    names = [f"max_{side}_position_embeddings", f"max_{end}_positions"] if config.is_encoder_decoder else []
+    for own in (part, config) if part is not None else (config,):
+        for name in [*names, "max_position_embeddings"]:
+            limit = getattr(own, name, None)
+            if isinstance(limit, int | float) and limit > 0:
+                return int(limit)
+    return None

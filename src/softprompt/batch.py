@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from softprompt.backbone import Backbone
-from softprompt.errors import DataError
+from softprompt.embed import require_words
+from softprompt.errors import ConfigError, DataError
+from softprompt.framing import ended
 from softprompt.methods import Steering
 from softprompt.per_row import PerRow, placed
 from softprompt.types import Example
@@ -29,7 +31,7 @@ IGNORED = -100
 class Encoded:
     """Token ids of one (source, target) pair: `source` ends with the separator, `target` with the end of text.
 
-    In the seq2seq family both are as the tokenizer frames them.
+    In the seq2seq family the source is as the tokenizer frames it.
     """
 
     source: tuple[int, ...]
@@ -57,6 +59,8 @@ class Batch:
     decoder_input_ids_BT: Tensor | None = None
     """What a seq2seq decoder reads, right-padded. None in a batch without targets."""
     family: str = "causal"
+    numbered: bool = True
+    """Whether the backbone is told the positions: some take none."""
 
     @property
     def rows(self) -> int:
@@ -99,7 +103,7 @@ class Batch:
         """Arguments of the backbone's forward, and of `generate`."""
         given = {"input_ids": self.input_ids_BT, "attention_mask": self.attention_mask_BT}
         if self.family == "causal":
-            return given | {"position_ids": self.position_ids_BT}
+            return given | ({"position_ids": self.position_ids_BT} if self.numbered else {})
         return given if self.decoder_input_ids_BT is None else given | {"decoder_input_ids": self.decoder_input_ids_BT}
 
 
@@ -108,9 +112,10 @@ def encode_sources(backbone: Backbone, sources: Sequence[str]) -> list[tuple[int
     tokenizer, eos = backbone.tokenizer, backbone.eos_id
     assert tokenizer is not None
     if backbone.family == "seq2seq":
-        return [tuple(row) for row in tokenizer(list(sources))["input_ids"]] if sources else []
+        rows = tokenizer(list(sources))["input_ids"] if sources else []
+        return require_words(backbone, [tuple(row) for row in rows])
     rows = tokenizer([f" {source} " for source in sources])["input_ids"] if sources else []
-    return [(*(row[:-1] if row and row[-1] == eos else row), eos) for row in rows]
+    return require_words(backbone, [(*(row[:-1] if row and row[-1] == eos else row), eos) for row in rows])
 
 
 def encode_targets(backbone: Backbone, targets: Sequence[str]) -> list[tuple[int, ...]]:
@@ -118,9 +123,13 @@ def encode_targets(backbone: Backbone, targets: Sequence[str]) -> list[tuple[int
     tokenizer, eos = backbone.tokenizer, backbone.eos_id
     assert tokenizer is not None
     if backbone.family == "seq2seq":
-        return [tuple(row) for row in tokenizer(text_target=list(targets))["input_ids"]] if targets else []
+        rows, special = (
+            tokenizer(text_target=list(targets))["input_ids"] if targets else [],
+            set(tokenizer.all_special_ids),
+        )
+        return require_words(backbone, [ended(row, eos, special) for row in rows], targets=True)
     rows = tokenizer([f" {target} " for target in targets], add_special_tokens=False)["input_ids"] if targets else []
-    return [(*row, eos) for row in rows]
+    return require_words(backbone, [(*row, eos) for row in rows], targets=True)
 
 
 def encode_pairs(backbone: Backbone, examples: Sequence[Example]) -> list[Encoded]:
@@ -135,7 +144,8 @@ def encode_pairs(backbone: Backbone, examples: Sequence[Example]) -> list[Encode
 def encode_text(backbone: Backbone, text: str) -> tuple[int, ...]:
     """A text's own tokens, without a frame."""
     assert backbone.tokenizer is not None
-    return tuple(backbone.tokenizer(text, add_special_tokens=False)["input_ids"])
+    (row,) = require_words(backbone, [tuple(backbone.tokenizer(text, add_special_tokens=False)["input_ids"])])
+    return row
 
 
 def require_fit(lengths: Sequence[int], limit: int | None, *, what: str, offset: int | Sequence[int] = 0) -> None:
@@ -161,6 +171,41 @@ def require_fit(lengths: Sequence[int], limit: int | None, *, what: str, offset:
             f"{len(too_long)} of {len(lengths)} {what} are longer than the backbone's window: expected at most {room} "
             f"tokens ({limit}{taken}), got {lengths[worst]} in number {worst + 1}. "
             "Shorten or drop them, or take a backbone with a longer window."
+        )
+
+
+def require_pairs_fit(
+    backbone: Backbone,
+    pairs: Sequence[Encoded],
+    *,
+    what: str,
+    offset: int | Sequence[int] = 0,
+    most: int | None = None,
+) -> None:
+    """`require_fit` of pairs in the window, and in `most` positions where given; in an encoder-decoder, of both sides.
+
+    There the prompt's positions are the source's.
+    """
+    limit = min((one for one in (backbone.window, most) if one is not None), default=None)
+    if backbone.family == "causal":
+        require_fit([len(pair) for pair in pairs], limit, what=what, offset=offset)
+        return
+    require_fit([len(pair.source) for pair in pairs], limit, what=f"sources of {what}", offset=offset)
+    limit = min((one for one in (backbone.answer_window, most) if one is not None), default=None)
+    require_fit([len(pair.target) for pair in pairs], limit, what=f"targets of {what}")
+
+
+def require_answer_fits(backbone: Backbone, tokens: int) -> None:
+    """Refuse answers that are longer than an encoder-decoder's decoder has positions; others share the window.
+
+    Raises:
+        ConfigError: with the number that fits.
+    """
+    most = backbone.answer_window
+    if most is not None and tokens > most:
+        raise ConfigError(
+            f"decode.max_new_tokens: expected at most {most}, the positions of the decoder of backbone "
+            f"{backbone.id!r}, got {tokens}. Lower it."
         )
 
 
@@ -194,7 +239,8 @@ def make_host_batch(backbone: Backbone, steering: Steering | PerRow, pairs: Sequ
     sources = placed(backbone, steering, [pair.source for pair in pairs])
     pairs = [Encoded(source, pair.target) for source, pair in zip(sources, pairs, strict=True)]
     if backbone.family == "causal":
-        return collate(pairs, backbone.pad_id)
+        batch = collate(pairs, backbone.pad_id, first=backbone.promises.first_position)
+        return replace(batch, numbered=backbone.promises.positions)
     return collate_seq2seq(pairs, backbone.pad_id, backbone.shifted)
 
 
@@ -202,34 +248,38 @@ def make_source_batch(backbone: Backbone, steering: Steering | PerRow, sources: 
     """Sources as `backbone` reads them in decoding under `steering`, on its device; no targets."""
     sources = placed(backbone, steering, sources)
     if backbone.family == "causal":
-        return collate_sources(sources, backbone.pad_id).to(backbone.device)
+        batch = collate_sources(sources, backbone.pad_id, first=backbone.promises.first_position)
+        return replace(batch, numbered=backbone.promises.positions).to(backbone.device)
     batch = collate([Encoded(tuple(source), ()) for source in sources], backbone.pad_id)
     return replace(batch, family="seq2seq").to(backbone.device)
 
 
-def collate(pairs: Sequence[Encoded], pad_id: int, *, side: str = "right") -> Batch:
-    """Pad pairs to the longest of them. `side` is where the pads go; the numbers of real tokens do not depend on it."""
+def collate(pairs: Sequence[Encoded], pad_id: int, *, side: str = "right", first: int = 0) -> Batch:
+    """Pad pairs to the longest of them. `side` is where the pads go; the numbers of real tokens do not depend on it.
+
+    `first` is the position of a row's first token.
+    """
     longest = max(map(len, pairs))
     shape = len(pairs), longest
     # in numpy, whose calls on so little take a tenth of torch's
     ids_BT, mask_BT, labels_BT = np.full(shape, pad_id), np.zeros(shape, dtype=np.int64), np.full(shape, IGNORED)
     for row, pair in enumerate(pairs):
         start = 0 if side == "right" else longest - len(pair)
-        first, end = start + len(pair.source), start + len(pair)
+        target, end = start + len(pair.source), start + len(pair)
         ids_BT[row, start:end] = [*pair.source, *pair.target]
         mask_BT[row, start:end] = 1
-        unseen = 0 if first else 1  # nothing stands before the first token of all to predict it
-        labels_BT[row, first + unseen - 1 : max(end - 1, 0)] = pair.target[unseen:]
+        unseen = 0 if target else 1  # nothing stands before the first token of all to predict it
+        labels_BT[row, target + unseen - 1 : max(end - 1, 0)] = pair.target[unseen:]
     predicts_BT = labels_BT != IGNORED
-    positions_BT = np.maximum(mask_BT.cumsum(1) - 1, 0) * mask_BT
+    positions_BT = np.maximum(mask_BT.cumsum(1) - 1 + first, 0) * mask_BT
     arrays = ids_BT, mask_BT, positions_BT, np.flatnonzero(predicts_BT), labels_BT[predicts_BT]
     ids, mask, positions, at_N, labels_N = map(torch.from_numpy, arrays)
     return Batch(ids, mask, positions, at_N, labels_N)
 
 
-def collate_sources(sources: Sequence[Sequence[int]], pad_id: int) -> Batch:
+def collate_sources(sources: Sequence[Sequence[int]], pad_id: int, *, first: int = 0) -> Batch:
     """Left-padded sources for decoding; no targets."""
-    return collate([Encoded(tuple(source), ()) for source in sources], pad_id, side="left")
+    return collate([Encoded(tuple(source), ()) for source in sources], pad_id, side="left", first=first)
 
 
 def collate_seq2seq(

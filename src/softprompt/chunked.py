@@ -39,6 +39,8 @@ def chunked_nll(
     as long as the model lives: no other pass is made for nothing.
     """
     head = model.get_output_embeddings()
+    if head is None:
+        return None
     rows = max(1, at_once // head.weight.shape[0])
     # In parts, a pass is a meeting of all processes, who have other numbers of targets: all take the plain way.
     few = len(labels_N) <= rows or is_sharded(model)
@@ -48,7 +50,9 @@ def chunked_nll(
     rest = _Rest()
     with ExitStack() as stack:
 
-        def take_one(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        def take_one(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            if args[0].ndim != 3:
+                return None
             hidden.append(args[0].flatten(0, 1).index_select(0, at_N))
             return (hidden[-1][:1].detach(), *args[1:])
 

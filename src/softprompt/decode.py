@@ -8,7 +8,13 @@ import torch
 from transformers import GenerationConfig
 
 from softprompt.backbone import Backbone
-from softprompt.batch import batches_by_length, encode_sources, make_source_batch, require_fit
+from softprompt.batch import (
+    batches_by_length,
+    encode_sources,
+    make_source_batch,
+    require_answer_fits,
+    require_fit,
+)
 from softprompt.config import DecodeConfig
 from softprompt.distributed import World
 from softprompt.errors import ConfigError
@@ -44,11 +50,12 @@ def decode_texts(
     Sources are sorted by length and left-padded in batches; rows do not influence each other. One prefix for all has no
     batch axis: all rows and beams read the same one. `PerRow` gives each source a prompt of its own. `on_batch` hears
     the number of sources done. `seed` fixes sampling. Where `config.labels` is on, the answer is one of `labels` and
-    nothing else: see `softprompt.labels`.
+    nothing else: see `softprompt.labels`. Where a backbone reads padded texts otherwise (see `softprompt.promises`),
+    they are decoded one by one.
 
     Raises:
-        ConfigError: not a prompt for each source; `labels` without `config.labels`, or the other way round; or label
-            words that cannot be answers.
+        ConfigError: not a prompt for each source; `labels` without `config.labels`, or the other way round; label
+            words that cannot be answers; or more `max_new_tokens` than an encoder-decoder's decoder has positions.
         DataError: a source and `max_new_tokens` do not fit the window beside the prompt.
     """
     if isinstance(steering, PerRow) and len(steering.prompts) != len(sources):
@@ -59,6 +66,7 @@ def decode_texts(
     if labels is not None:
         return _choose_labels(backbone, steering, sources, config, labels, on_batch)
     ids = encode_sources(backbone, sources)
+    require_answer_fits(backbone, config.max_new_tokens)
     answer = config.max_new_tokens if backbone.family == "causal" else 0
     reserved = [room + answer for room in rooms(backbone, steering, len(ids))]
     require_fit([len(row) for row in ids], backbone.window, what="sources", offset=reserved)
@@ -67,7 +75,7 @@ def decode_texts(
     torch.manual_seed(seed)
     done: list[Decoded] = []
     with torch.no_grad():
-        for chunk in batches_by_length(ids, config.batch_size):
+        for chunk in batches_by_length(ids, config.batch_size if backbone.promises.padded else 1):
             own = for_rows(steering, chunk)
             with own.attach(backbone, shared=True):
                 done += _decode_batch(backbone, own, ids, chunk, options)
@@ -180,8 +188,8 @@ def newline_ids(backbone: Backbone) -> list[int] | None:
     """Ids of every token whose text contains a line feed (Li & Liang ban GPT-2's two: 198 and 628)."""
     tokenizer = backbone.tokenizer
     assert tokenizer is not None
-    vocabulary = backbone.model.get_output_embeddings().weight.shape[0]
-    singles = [[index] for index in range(min(vocabulary, len(tokenizer)))]
+    head = backbone.model.get_output_embeddings() or backbone.model.get_input_embeddings()
+    singles = [[index] for index in range(min(head.weight.shape[0], len(tokenizer)))]
     backend = getattr(tokenizer, "backend_tokenizer", None)  # in one call; token by token it is half a second for GPT-2
     texts = tokenizer.batch_decode(singles) if backend is None else backend.decode_batch(singles, False)
     return [index for index, text in enumerate(texts) if "\n" in text and index != backbone.eos_id] or None

@@ -12,10 +12,40 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from softprompt.backbone import Backbone
+from softprompt.errors import BackboneError
+
 
 def vocabulary_size(model: PreTrainedModel) -> int:
     """V: the rows of the input embedding, and so the first virtual id."""
     return int(model.get_input_embeddings().weight.shape[0])
+
+
+def require_words(
+    backbone: Backbone, rows: Sequence[tuple[int, ...]], *, targets: bool = False
+) -> list[tuple[int, ...]]:
+    """The rows as they are, if each id is a word of the backbone; from V on ids are virtual tokens and marks.
+
+    `targets`: if each has a logit too.
+
+    Raises:
+        BackboneError: the first id that is none, with the tokenizer's name for it.
+    """
+    size = vocabulary_size(backbone.model)
+    head = backbone.model.get_output_embeddings() if targets else None
+    if head is not None:
+        size = min(size, int(head.weight.shape[0]))
+    worst = max((max(row, default=0) for row in rows), default=0)
+    least = min((min(row, default=0) for row in rows), default=0)
+    if worst >= size or least < 0:
+        id = worst if worst >= size else least
+        name = f" ({backbone.tokenizer.convert_ids_to_tokens(id)!r})" if backbone.tokenizer and id >= 0 else ""
+        raise BackboneError(
+            f"backbone {backbone.id!r}: expected token ids from 0 to {size - 1}, the rows of its embeddings, got "
+            f"{id}{name}. Tokens were added without resizing the model: do so (resize_token_embeddings) and save it, "
+            "or take the tokenizer that belongs to it."
+        )
+    return list(rows)
 
 
 def with_indices(

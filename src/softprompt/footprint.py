@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from softprompt.backbone import Backbone
-from softprompt.batch import Batch, Encoded, collate, collate_seq2seq, positions_taken, require_fit
+from softprompt.batch import Batch, Encoded, collate, collate_seq2seq, require_pairs_fit
 from softprompt.config import TrainConfig
 from softprompt.loss import target_nll
 from softprompt.method_config import MethodConfig
@@ -72,8 +72,8 @@ def full_batch(backbone: Backbone, method: Method, *, rows: int, source: int, ta
     Raises:
         DataError: they do not fit the backbone's window.
     """
-    longest = positions_taken(backbone, Encoded((1,) * source, (1,) * target))
-    require_fit([longest], backbone.window, what="rows", offset=room_taken(backbone, method))
+    one = Encoded((1,) * source, (1,) * target)
+    require_pairs_fit(backbone, [one], what="rows", offset=room_taken(backbone, method))
     sources = placed(backbone, method, [(1,) * source] * rows)
     pairs = [Encoded(row, (1,) * target) for row in sources]
     return collate(pairs, 0) if backbone.family == "causal" else collate_seq2seq(pairs, 0, backbone.shifted)

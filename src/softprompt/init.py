@@ -10,6 +10,7 @@ from torch import Tensor
 
 from softprompt.artefact import load_artefact
 from softprompt.backbone import Backbone
+from softprompt.embed import require_words
 from softprompt.errors import CheckpointError, ConfigError
 from softprompt.forms import join
 from softprompt.inject import Site, record
@@ -159,7 +160,7 @@ def _embeddings(backbone: Backbone) -> Tensor:
 def _tokens(backbone: Backbone, text: str, key: str) -> list[int]:
     if backbone.tokenizer is None:
         raise ConfigError(f"{key}: needs the tokenizer of backbone {backbone.id!r}. Give method.length a number.")
-    ids: list[int] = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
+    (ids,) = require_words(backbone, [tuple(backbone.tokenizer(text, add_special_tokens=False)["input_ids"])])
     if not ids:
         raise ConfigError(f"{key}: expected a text with tokens, got {text!r}.")
-    return ids
+    return list(ids)

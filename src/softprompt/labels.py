@@ -15,15 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from softprompt.backbone import Backbone, selecting
+from softprompt.backbone import Backbone, target_logits
 from softprompt.batch import (
     Encoded,
     batches_by_length,
     encode_sources,
     encode_targets,
     make_batch,
-    positions_taken,
-    require_fit,
+    require_pairs_fit,
 )
 from softprompt.config import DecodeConfig
 from softprompt.errors import ConfigError
@@ -134,16 +133,15 @@ def target_log_probs(
     Raises:
         DataError: a pair does not fit the window beside the prompt.
     """
-    taken = [positions_taken(backbone, pair) for pair in pairs]
-    require_fit(taken, backbone.window, what="sources with a target", offset=rooms(backbone, steering, len(pairs)))
+    require_pairs_fit(backbone, pairs, what="sources with a target", offset=rooms(backbone, steering, len(pairs)))
     backbone.model.eval()
     rows: dict[int, Tensor] = {}
     with torch.no_grad():
         for chunk in batches_by_length(pairs, batch_size):
             own = for_rows(steering, chunk)
             batch = make_batch(backbone, own, [pairs[index] for index in chunk])
-            with own.attach(backbone), selecting(backbone.model, batch.at_N):
-                logits_NV = backbone.model(**batch.inputs(), use_cache=False).logits
+            with own.attach(backbone):
+                logits_NV = target_logits(backbone.model, batch.inputs(), batch.at_N)
             loss_N = torch.nn.functional.cross_entropy(logits_NV.float(), batch.labels_N, reduction="none")
             lengths = [len(pairs[index].target) for index in chunk]
             rows |= zip(chunk, torch.split(-loss_N.cpu(), lengths), strict=True)

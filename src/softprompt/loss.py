@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from softprompt.backbone import Backbone, selecting
+from softprompt.backbone import Backbone, target_logits
 from softprompt.batch import Batch, Encoded, make_batch
 from softprompt.chunked import LOGITS_AT_ONCE, chunked_nll
 from softprompt.distributed import ALONE, World
@@ -23,8 +23,7 @@ def target_nll(backbone: Backbone, batch: Batch, *, at_once: int = LOGITS_AT_ONC
     loss = chunked_nll(backbone.model, batch.inputs(), batch.at_N, batch.labels_N, at_once)
     if loss is not None:
         return loss
-    with selecting(backbone.model, batch.at_N):
-        logits_NV = backbone.model(**batch.inputs(), use_cache=False).logits
+    logits_NV = target_logits(backbone.model, batch.inputs(), batch.at_N)
     return torch.nn.functional.cross_entropy(logits_NV.float(), batch.labels_N, reduction="sum")
 
 

@@ -9,7 +9,7 @@ import torch
 
 from softprompt import data
 from softprompt.backbone import Backbone
-from softprompt.batch import Encoded, encode_pairs, encode_sources, positions_taken, require_fit
+from softprompt.batch import Encoded, encode_pairs, encode_sources, require_answer_fits, require_fit, require_pairs_fit
 from softprompt.config import Recipe
 from softprompt.console import say
 from softprompt.errors import ConfigError
@@ -99,10 +99,8 @@ def _require_room(plan: Backbone, job: Job, offset: int, answer: int, *, learns:
     sources = encode_sources(plan, [example.source for example in job.test])
     require_fit([len(row) for row in sources], plan.window, what="test sources", offset=offset + answer)
     if learns:
-        limits = [limit for limit in (plan.window, job.recipe.train.max_length) if limit is not None]
-        room = min(limits) if limits else None
         for what, pairs in (("training pairs", job.train), ("dev pairs", job.dev)):
-            require_fit([positions_taken(plan, pair) for pair in pairs], room, what=what, offset=offset)
+            require_pairs_fit(plan, pairs, what=what, offset=offset, most=job.recipe.train.max_length)
 
 
 def label_choices(recipe: Recipe, train: Sequence[Example]) -> tuple[str, ...] | None:
@@ -113,10 +111,14 @@ def label_choices(recipe: Recipe, train: Sequence[Example]) -> tuple[str, ...] |
 
 
 def answer_room(backbone: Backbone, recipe: Recipe, train: Sequence[Example]) -> int:
-    """Positions of the window that an answer takes behind its source: none in an encoder's. Errors as `LabelWords`."""
+    """Positions of the window that an answer takes behind its source: none in an encoder's.
+
+    Errors as `LabelWords` and `require_answer_fits`.
+    """
     labels, answer = label_choices(recipe, train), recipe.decode.max_new_tokens
     if labels is not None:
         answer = max(map(len, LabelWords.of(backbone, labels, recipe.decode).ids))
+    require_answer_fits(backbone, answer)
     return answer if backbone.family == "causal" else 0
 
 

@@ -237,4 +237,9 @@ def _positions(backbone: Backbone, asked: str | None) -> str:
             f"method.positions: expected unshifted for backbone {backbone.id!r}, got shifted: "
             "an encoder-decoder numbers its own positions. Drop the key."
         )
-    return asked or ("shifted" if backbone.family == "causal" else "unshifted")
+    if asked == "shifted" and not backbone.promises.positions:
+        raise ConfigError(
+            f"method.positions: expected unshifted for backbone {backbone.id!r}, got shifted: its forward takes no "
+            "positions, so a text cannot start elsewhere. Drop the key."
+        )
+    return asked or ("shifted" if backbone.family == "causal" and backbone.promises.positions else "unshifted")

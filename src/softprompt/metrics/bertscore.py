@@ -92,8 +92,8 @@ class _Encoder:
 
         try:
             # Models that read words with a space before them are given one at the start too.
-            tokenizer = AutoTokenizer.from_pretrained(name, add_prefix_space=True)
-            model = AutoModel.from_pretrained(name).eval()
+            tokenizer = AutoTokenizer.from_pretrained(name, add_prefix_space=True, trust_remote_code=False)
+            model = AutoModel.from_pretrained(name, trust_remote_code=False).eval()
         except (OSError, ValueError) as error:
             raise Unavailable(f"BERTScore's model {name!r} cannot be loaded: {error}") from error
         if not 0 <= layer <= model.config.num_hidden_layers:
