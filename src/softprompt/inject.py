@@ -175,8 +175,12 @@ def _reactivate(active: _Active | None) -> Iterator[None]:
 
 
 def install(model: PreTrainedModel, attention: str = "sdpa") -> None:
-    """Route the attention of `model` through this module; `attention` is what runs below it: `sdpa` or `eager`."""
-    name = FUSED if attention == "sdpa" else EAGER
+    """Route the attention of `model` through this module; `attention` is what runs below it: `sdpa` or `eager`.
+
+    Always eager where the architecture has no fused attention: its modules do not say which of them are causal, so the
+    fused one may not do without a mask.
+    """
+    name = FUSED if attention == "sdpa" and model._supports_sdpa else EAGER
     AttentionInterface.register(name, _fused_attention if name == FUSED else _eager_attention)
     AttentionMaskInterface.register(name, _fused_mask if name == FUSED else _eager_mask)
     model.set_attn_implementation(name)

@@ -152,14 +152,22 @@ class _Probe:
         if apart > self.tolerance[close] * _scale(a_TV):
             raise BackboneError(
                 f"backbone {self.id!r}: expected a causal language model, got one in which a later token moves an "
-                f"earlier one's logits (by {apart:.2g}): it would see the targets that it learns. An encoder of BERT's "
-                'kind reads from left to right with "is_decoder": true in its config.json; else take another backbone.'
+                f"earlier one's logits (by {apart:.2g}): it would see the targets that it learns. {self._advice()}"
             )
+
+    def _advice(self) -> str:
+        if self.model.config.is_encoder_decoder:
+            return "Take another backbone."
+        return (
+            'An encoder of BERT\'s kind reads from left to right with "is_decoder": true in its config.json; else take '
+            "another backbone."
+        )
 
 
 def _words(model: PreTrainedModel, pad_id: int, count: int) -> list[int]:
     """Ids spread over the vocabulary, without the special ones that the config names."""
-    config, size = model.config, int(model.get_input_embeddings().weight.shape[0])
+    tables = (model.get_input_embeddings(), model.get_output_embeddings())
+    config, size = model.config, min(int(table.weight.shape[0]) for table in tables if table is not None)
     named = [getattr(config, f"{name}_token_id", None) for name in ("pad", "bos", "eos", "sep", "cls", "unk")]
     special = {pad_id, *(item for one in named for item in (one if isinstance(one, list) else [one]))}
     found = [id for id in range(1, size, max(1, size // (4 * count))) if id not in special] or [0]
