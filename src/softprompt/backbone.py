@@ -22,6 +22,7 @@ from softprompt.console import say
 from softprompt.errors import BackboneError
 from softprompt.inject import Site, checkpoint_contexts, install, probe
 from softprompt.loading import (
+    BUNDLED,
     blank_model,
     guarded,
     quiet_transformers,
@@ -40,9 +41,6 @@ __all__ = ["BUNDLED", "Backbone", "default_device", "quiet_transformers", "resol
 # with batches of every length that is gigabytes. Read when the first kernel is made, so it is set here.
 for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
     os.environ.setdefault(_name, "32")
-
-BUNDLED = "bundled"
-"""Id of the backbone that lies in the package."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +120,8 @@ class Backbone:
                     f"backbone {self.id!r}: its tokenizer's {name} token has id {token}; expected one of the model's "
                     f"{size} embeddings. Resize the model (resize_token_embeddings) and save it, or take its tokenizer."
                 )
+        if self.family == "seq2seq":
+            _ = self.decoder_start_id
         promises = tried(self.id, self.model, self.pad_id, self.window)
         if not promises.padded:
             say(

@@ -44,7 +44,8 @@ def shifted(targets_BT: Tensor, start: int) -> Tensor:
 def ended(row: Sequence[int], eos: int, special: set[int]) -> tuple[int, ...]:
     """A target's ids with the end of text at their end, once.
 
-    What a tokenizer writes behind the end (mBART's language) falls away: nothing follows an end.
+    What a tokenizer writes behind the end (mBART's language) falls away: nothing follows an end. So does an end in
+    front, where a tokenizer begins texts with it: decoding would stop there.
     """
     end = len(row)
     while end and row[end - 1] in special and row[end - 1] != eos:
@@ -53,4 +54,7 @@ def ended(row: Sequence[int], eos: int, special: set[int]) -> tuple[int, ...]:
         return (*row, eos)
     while end > 1 and row[end - 2] == eos:
         end -= 1
-    return tuple(row[:end])
+    begin = 0
+    while begin < end - 1 and row[begin] == eos:
+        begin += 1
+    return tuple(row[begin:end])

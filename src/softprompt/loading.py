@@ -21,6 +21,8 @@ from transformers.utils import logging as transformers_logging
 from softprompt.console import say
 from softprompt.errors import BackboneError, SoftpromptError
 
+BUNDLED = "bundled"
+"""Id of the backbone that lies in the package."""
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 ATTENTION = ("sdpa", "eager")
 _UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError", "TimeoutException"}
@@ -163,7 +165,9 @@ def _cannot_load(id: str, error: BaseException) -> str:
             f"backbone {id!r} brings code of its own, which is never run here (trust_remote_code is False). Expected "
             "an architecture that is part of transformers. Take another backbone, or a conversion to such a one."
         )
-    here = Path(id).expanduser().exists()
+    here = id == BUNDLED or Path(id).expanduser().exists()
+    if type(error).__name__ == "UnpicklingError":
+        reason = "its pytorch_model.bin is more than plain tensors, or damaged. Convert it to safetensors."
     if not here and _UNREACHED & {type(cause).__name__ for cause in _causes(error)}:
         return (
             f"backbone {id!r}: no such folder here, and the hub was not reached ({type(error).__name__}). Give a "
