@@ -140,6 +140,18 @@ def test_generated_is_teacher_forced_where_positions_begin_later(tmp_path: Path)
         assert " ".join(text.split()) == row.text
 
 
+def test_a_loop_of_ones_own_that_numbers_nothing_has_the_same_positions(tmp_path: Path) -> None:
+    bone = Backbone.load(folder(tmp_path, "roberta", is_decoder=True))
+    batch = make_batch(bone, Untuned(), factories.pairs(1))
+    for place in ("before", "between"):
+        method = factories.prefix(bone, place=place)
+        batch = make_batch(bone, method, factories.pairs(1))
+        with torch.no_grad(), method.attach(bone):
+            numbered = bone.model(**batch.inputs(), use_cache=False).logits
+            plain = bone.model(input_ids=batch.input_ids_BT, use_cache=False).logits
+        torch.testing.assert_close(plain, numbered)
+
+
 def newlines(bone: Backbone) -> torch.Tensor:
     from softprompt.decode import newline_ids
 
@@ -175,11 +187,12 @@ def test_a_head_that_reads_several_streams_gives_the_first_ones_loss() -> None:
     model = loud("prophetnet")
     bone, pair = Backbone("prophetnet", model, factories.tokenizer()), factories.pairs(1)[0]
     with torch.no_grad():
-        nll = float(target_nll(bone, make_batch(bone, Untuned(), [pair])))
+        nll, chunked = (float(target_nll(bone, make_batch(bone, Untuned(), [pair]), at_once=n)) for n in (10**9, 1))
         start = torch.tensor([[0, *pair.target[:-1]]])
         logits = model(input_ids=torch.tensor([pair.source]), decoder_input_ids=start, use_cache=False).logits[0]
     logs = logits.log_softmax(-1)
-    assert nll == pytest.approx(-float(sum(row[token] for row, token in zip(logs, pair.target, strict=True))), rel=1e-5)
+    want = -float(sum(row[token] for row, token in zip(logs, pair.target, strict=True)))
+    assert (nll, chunked) == (pytest.approx(want, rel=1e-5), pytest.approx(want, rel=1e-5))
 
 
 @pytest.mark.parametrize("kind", ["pegasus_x", "nllb-moe"])

@@ -75,9 +75,10 @@ class PrefixForm:
             yield
 
     def _placed(self, backbone: Backbone, length: int) -> AbstractContextManager[None]:
+        shifted, first = self.positions == "shifted", backbone.promises.first_position
         if self.place_name == "between":
-            return between(backbone.model, length, shifted=self.positions == "shifted")
-        return text_starts_at(backbone.model, length) if self.positions == "shifted" else nullcontext()
+            return between(backbone.model, length, shifted=shifted, first=first)
+        return text_starts_at(backbone.model, length, first=first) if shifted else nullcontext()
 
     def facts(self) -> dict[str, Any]:
         """See `Form`."""

@@ -76,7 +76,8 @@ class PerRow:
                 offsets = [prompt.position_offset if prompt else 0 for prompt in self.prompts]
                 if any(offsets):
                     starts_B = torch.tensor(offsets, device=backbone.device)
-                    stack.enter_context(text_starts_at(backbone.model, starts_B))
+                    first = backbone.promises.first_position
+                    stack.enter_context(text_starts_at(backbone.model, starts_B, first=first))
             yield
 
     def _distinct(self) -> list[Prompt]:

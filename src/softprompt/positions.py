@@ -19,15 +19,16 @@ Arguments = dict[str, Any]
 
 
 @contextmanager
-def text_starts_at(model: PreTrainedModel, position: int | Tensor) -> Iterator[None]:
-    """Inside the block the first token of every row stands at `position`, the others behind it.
+def text_starts_at(model: PreTrainedModel, position: int | Tensor, *, first: int = 0) -> Iterator[None]:
+    """Inside the block every token of every row stands `position` later than it would.
 
-    A tensor (B,) gives each row a position of its own; rows may come expanded by beams.
+    A tensor (B,) gives each row a position of its own; rows may come expanded by beams. `first` is where the
+    backbone's own texts start, for callers who number nothing.
     """
 
     def move(arguments: Arguments) -> Arguments:
         start = for_each(position, len(arguments["input_ids"]))[:, None] if isinstance(position, Tensor) else position
-        return arguments | {"position_ids": _positions(arguments) + start}
+        return arguments | {"position_ids": _positions(arguments, first) + start}
 
     with _changed_arguments(model, move):
         yield
@@ -39,13 +40,13 @@ def with_mark(model: PreTrainedModel, source: Sequence[int]) -> tuple[int, ...]:
 
 
 @contextmanager
-def between(model: PreTrainedModel, length: int, *, shifted: bool) -> Iterator[None]:
+def between(model: PreTrainedModel, length: int, *, shifted: bool, first: int = 0) -> Iterator[None]:
     """Inside the block the active prefix is seen from each row's marked token on, and by all of a row without a mark.
 
     A row without one is the continuation of a row that had it. Where `shifted`, what sees the infix stands `length`
-    positions later.
+    positions later. `first`: see `text_starts_at`.
     """
-    first = vocabulary_size(model)
+    size = vocabulary_size(model)
 
     def see(arguments: Arguments) -> Arguments:
         ids_BT: Tensor = arguments["input_ids"]
@@ -53,11 +54,11 @@ def between(model: PreTrainedModel, length: int, *, shifted: bool) -> Iterator[N
             visible_BT = torch.ones_like(ids_BT, dtype=torch.bool)
             limit_to(None)
         else:
-            marked_BT = ids_BT >= first
+            marked_BT = ids_BT >= size
             visible_BT = (marked_BT.cumsum(1) > 0) | ~marked_BT.any(dim=1, keepdim=True)
             limit_to(visible_BT)
-        words_BT = torch.where(ids_BT >= first, ids_BT - first, ids_BT)
-        moved_BT = _positions(arguments) + (length * visible_BT.long() if shifted else 0)
+        words_BT = torch.where(ids_BT >= size, ids_BT - size, ids_BT)
+        moved_BT = _positions(arguments, first) + (length * visible_BT.long() if shifted else 0)
         if arguments.get("attention_mask") is None and arguments.get("past_key_values") is None:
             # Without a mask transformers takes a jump in the positions for the seam of two packed texts.
             arguments = arguments | {"attention_mask": torch.ones_like(ids_BT)}
@@ -80,16 +81,16 @@ def _changed_arguments(model: PreTrainedModel, change: Callable[[Arguments], Arg
         handle.remove()
 
 
-def _positions(arguments: Arguments) -> Tensor:
-    """(B, T): as given; else 0, 1, 2, ... over each row's own tokens, behind those in the cache."""
+def _positions(arguments: Arguments, first: int) -> Tensor:
+    """(B, T): as given; else from `first` on over each row's own tokens, behind those in the cache."""
     given: Tensor | None = arguments.get("position_ids")
     if given is not None:
         return given
     read = arguments["input_ids"] if arguments.get("input_ids") is not None else arguments["inputs_embeds"]
     time, mask = read.shape[1], arguments.get("attention_mask")
     if mask is not None and mask.ndim == 2:
-        counted: Tensor = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -time:]
+        counted: Tensor = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -time:] + first
         return counted
     cache = arguments.get("past_key_values")
     past = cache.get_seq_length() if cache is not None else 0
-    return torch.arange(past, past + time, device=read.device).expand(read.shape[0], -1)
+    return torch.arange(first + past, first + past + time, device=read.device).expand(read.shape[0], -1)
