@@ -43,9 +43,9 @@ def test_what_it_counts_and_shows(
     assert (train["examples"], train["too_long"], test["too_long"], train["cut"]) == (3, 1, 1, None)
     assert found["parts"]["dev"]["source"] is None
     assert found["prompt_positions"] == (3 if family == "gpt2" else 0) and found["split"] == "native"
-    frame = f" {{}} {EOS}" if family == "gpt2" else "{}"
+    frame, learned = (f" {{}} {EOS}", f" {{}} {EOS}") if family == "gpt2" else ("{}", f"{{}}{EOS}")
     source = frame.format("sentence1: red inn sentence2: pie")
-    assert found["examples"][0] == {"given": source, "learned": frame.format("not_equivalent")}
+    assert found["examples"][0] == {"given": source, "learned": learned.format("not_equivalent")}
     ids = len(tokenizer()(source)["input_ids"])
     assert train["source"]["min"] == ids and train["source"]["p95"] == train["source"]["max"] > 128
     assert call([*given, "data.truncate=source"], monkeypatch) == 0
