@@ -223,9 +223,7 @@ def test_an_adapter_on_top_of_a_backbone_is_not_loaded_with_it(folder: Path, tmp
         Backbone.load(str(tmp_path / "both"))
 
 
-def test_a_folder_that_is_not_there_is_no_matter_of_the_network(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_missing_folder_is_not_the_networks_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
