@@ -37,7 +37,7 @@ CONFIGS: dict[str, MethodConfig] = {
     "prefix, deep": PrefixTuning(length=P, hidden=16, reparam="deep"),
     "prefix, direct": PrefixTuning(length=P, reparam="none"),
     "prefix, infix": PrefixTuning(length=P, reparam="none", place="between"),
-    "prefix, beside": PrefixTuning(length=P, reparam="none", attention="beside", init="noop"),
+    "prefix, beside": PrefixTuning(length=P, reparam="none", attention="beside", init="noop", positions="unshifted"),
     "prompt": PromptTuning(length=P, init="normal"),
     "prompt, after": PromptTuning(length=P, init="normal", place="after"),
     "prompt, residual": PromptTuning(length=P, init="normal", reparam="residual", bottleneck=8),

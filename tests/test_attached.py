@@ -134,7 +134,6 @@ def test_batches_that_are_no_pairs_are_refused() -> None:
     model = attached("gpt2", "prompt")
     ids = torch.tensor([[5, 6, 7, 8]])
     for labels, words in (
-        (None, "expected labels, got none"),
         ([[-100] * 4], "row 0: expected a target"),
         ([[-100, 6, -100, 8]], "row 0: expected labels in one run"),
         ([[-100, 6, 7, -100]], "row 0: expected labels up to"),

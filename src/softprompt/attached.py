@@ -8,25 +8,32 @@ model.save("aromi")
 load(backbone, "aromi").generate(["name : Aromi"])
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from softprompt import methods
-from softprompt.backbone import Backbone
-from softprompt.batch import IGNORED, Encoded, encode_pairs, make_batch, require_pairs_fit
-from softprompt.config import DecodeConfig
+from softprompt.answers import Answers, answers_of
+from softprompt.artefact import kept_in
+from softprompt.backbone import Backbone, recompute_layers
+from softprompt.batch import (
+    IGNORED,
+    Encoded,
+    encode_pairs,
+    make_batch,
+    make_source_batch,
+    require_fit,
+    require_pairs_fit,
+)
 from softprompt.decode import decode_texts
-from softprompt.embed import require_words
+from softprompt.embed import require_words, vocabulary_size
 from softprompt.errors import ConfigError, DataError
 from softprompt.loss import target_nll
 from softprompt.method_config import MethodConfig
-from softprompt.methods import METHODS, Method, Steering, room_taken, state
-from softprompt.recipes import nearest
+from softprompt.methods import METHODS, Method, Steering, room_taken
 from softprompt.types import Example
 
 
@@ -48,8 +55,13 @@ class Attached(nn.Module):
         method: Method | None = None,
         backbone_hash: str = "",
         frozen_dropout: bool = False,
+        answers: Answers | None = None,
     ) -> None:
         super().__init__()
+        self.answers = answers or Answers()
+        self.recompute = False
+        self._loading: tuple[str, list[str], list[str]] = ("", [], [])
+        self.register_load_state_dict_post_hook(_speak_of_own_names)  # type: ignore[no-untyped-call]
         self.backbone, self.steering, self.method, self._hash = backbone, steering, method, backbone_hash
         self.model, self.frozen_dropout = backbone.model, frozen_dropout
         self.train(False)
@@ -60,8 +72,12 @@ class Attached(nn.Module):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | float | None = None,
+        decoder_input_ids: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """{"loss": mean nats per target token} of a batch as transformers has them, padded on either side.
+
+        Without labels {"logits": (B, T, V)}, what follows each token of `input_ids` as a source, or (B, T', V) behind
+        `decoder_input_ids` in an encoder-decoder; 0 on pads.
 
         Args:
             input_ids: (B, T); in the causal family source and target in a row, in the other the source.
@@ -70,10 +86,11 @@ class Attached(nn.Module):
             num_items_in_batch: what the sum is divided by, instead of the batch's own number of target tokens.
 
         Raises:
-            DataError: no labels, a row without any, or labels that are not one run of tokens.
+            DataError: a row without labels, labels that are not one run of tokens, or an encoder-decoder that gets
+                neither labels nor `decoder_input_ids`.
         """
         if labels is None:
-            raise DataError("expected labels, got none: a loss needs targets. Use generate() for texts.")
+            return {"logits": self._logits(input_ids, attention_mask, decoder_input_ids)}
         pairs = [
             _pair(row, ids, mask, own, self.backbone.family)
             for row, (ids, mask, own) in enumerate(
@@ -110,11 +127,12 @@ class Attached(nn.Module):
         return rows
 
     def generate(
-        self, sources: Sequence[str], *, labels: Sequence[str] | None = None, seed: int = 0, **options: Any
+        self, sources: Sequence[str], *, labels: Sequence[str] | None = None, seed: int | None = None, **options: Any
     ) -> list[str]:
         """A text for each source; `options` are those of a recipe's `decode` section, such as strategy="greedy".
 
-        With `labels`, each text is one of them: see `softprompt.labels`.
+        With `labels`, each text is one of them: see `softprompt.labels`. What is not named here is as in the run whose
+        prompt this is, label words and seed included (`labels=[]` asks for free text); else as a recipe's defaults.
 
         Raises:
             ConfigError: an option that there is not, or that has no effect.
@@ -122,20 +140,19 @@ class Attached(nn.Module):
         """
         if isinstance(sources, str):
             raise DataError(f"expected a list of sources, got one text. Write generate([{sources[:20]!r}...]).")
-        known = [key for key in DecodeConfig.model_fields if key != "labels"]
-        for key in options.keys() - known:
-            guess = nearest(key, known)
-            raise ConfigError(f"generate({key}={options[key]!r}): unknown option{guess}. Options: {', '.join(known)}.")
-        try:
-            config = DecodeConfig(labels=labels is not None, **options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(f"generate({key}={first['input']!r}): {first['msg']}.") from None
+        words = (self.answers.labels if labels is None else tuple(labels)) or None
+        config = self.answers.config(options, words)
         training = self.training
         self.train(False)
         try:
-            rows = decode_texts(self.backbone, self.steering, sources, config, labels=labels, seed=seed)
+            rows = decode_texts(
+                self.backbone,
+                self.steering,
+                sources,
+                config,
+                labels=words,
+                seed=self.answers.seed if seed is None else seed,
+            )
         finally:
             self.train(training)
         return [row.text for row in rows]
@@ -146,17 +163,81 @@ class Attached(nn.Module):
             raise ConfigError("save: nothing is trained here; what was loaded lies where it was loaded from.")
         self.method.save(Path(folder), backbone_id=self.backbone.id, backbone_hash=self._hash)
 
+    @property
+    def config(self) -> Any:
+        """The backbone's config, which transformers' Trainer looks at."""
+        return self.model.config
+
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """Recompute activations in the backward pass: see `Backbone.enable_gradient_checkpointing`.
+
+        Raises:
+            ConfigError: a way of doing so that there is not here.
+        """
+        asked = dict(activation_checkpointing_kwargs or {})
+        if asked.pop("use_reentrant", False) or asked or every_n_layers != 1 or offload:
+            raise ConfigError(
+                "activation checkpointing: expected every layer, use_reentrant=False and no offload, got "
+                f"{activation_checkpointing_kwargs}, every_n_layers={every_n_layers}, offload={offload}. Drop them."
+            )
+        self.backbone.enable_gradient_checkpointing()
+        self.recompute = True
+        self.train(self.training)
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None, **more: Any
+    ) -> None:
+        """The same by its older name."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **more)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations again."""
+        self.model.gradient_checkpointing_disable()
+        self.recompute = False
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> "Attached":
         """Training mode of the method; of the frozen backbone only where `frozen_dropout` is set."""
         self.training = mode
         self.model.train(mode and self.frozen_dropout)
         if self.method is not None:
             self.method.set_mode(mode)
+        if self.recompute and mode:
+            recompute_layers(self.model)
         return self
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        """What is learned, by name."""
-        return state(self.method) if self.method is not None else {}
+    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
+        """What is learned, by name: alone, or as a part of a module that this one stands in."""
+        own = self.method.trainable() if self.method is not None else {}
+        found = {f"{prefix}{name}": one if keep_vars else one.detach() for name, one in own.items()}
+        if destination is None:
+            return found
+        destination.update(found)
+        return destination
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, _: Any, strict: bool, missing_keys: Any, unexpected_keys: Any, errors: Any
+    ) -> None:
+        """Take what is learned out of the state of a module that this one stands in."""
+        own = self.method.trainable() if self.method is not None else {}
+        given = {name for name in state_dict if name.startswith(prefix)}
+        missing = [name for name in own if f"{prefix}{name}" not in given]
+        unexpected = sorted(given - {f"{prefix}{name}" for name in own})
+        with torch.no_grad():
+            for name, parameter in own.items():
+                there = state_dict.get(f"{prefix}{name}")
+                if there is None:
+                    continue
+                if there.shape != parameter.shape:
+                    errors.append(f"size mismatch for {prefix}{name}: {tuple(there.shape)}, {tuple(parameter.shape)}")
+                    continue
+                parameter.copy_(there)
+        self._loading = prefix, [f"{prefix}{name}" for name in missing], unexpected
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Inverse of `state_dict`; every name must be there, and no other."""
@@ -164,10 +245,42 @@ class Attached(nn.Module):
         wrong = sorted(own.keys() ^ state_dict.keys())
         if wrong:
             raise ConfigError(f"expected the tensors of this method, got others, among them {wrong[0]!r}.")
+        for name, parameter in own.items():
+            if parameter.shape != state_dict[name].shape:
+                raise ConfigError(
+                    f"expected {name} of shape {tuple(parameter.shape)}, got {tuple(state_dict[name].shape)}."
+                )
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state_dict[name])
         return nn.modules.module._IncompatibleKeys([], [])
+
+    def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None, read_BT: Tensor | None) -> Tensor:
+        """See `forward`."""
+        if self.backbone.family == "seq2seq" and read_BT is None:
+            raise DataError(
+                "expected labels (for a loss) or decoder_input_ids (for logits), got neither. generate() gives texts."
+            )
+        real_BT = torch.ones_like(ids_BT, dtype=torch.bool) if mask_BT is None else mask_BT.bool()
+        rows = [ids[real].tolist() for ids, real in zip(ids_BT, real_BT, strict=True)]
+        if not all(rows):
+            raise DataError("expected at least one token in every row, got a row of pads alone.")
+        require_words(self.backbone, [tuple(row) for row in rows])
+        room = room_taken(self.backbone, self.steering)
+        require_fit([len(row) for row in rows], self.backbone.window, what="rows", offset=room)
+        batch = make_source_batch(self.backbone, self.steering, rows)
+        with self.steering.attach(self.backbone, shared=True):
+            if read_BT is not None:
+                read: Tensor = self.model(**batch.inputs(), decoder_input_ids=read_BT, use_cache=False).logits
+                return read
+            out_BSV: Tensor = self.model(**batch.inputs(), use_cache=False).logits
+        first = vocabulary_size(self.model)
+        added = len(self.steering.place(self.backbone, rows[0])) - len(rows[0])
+        virtual_BS = (batch.input_ids_BT >= first) & (batch.input_ids_BT < first + added)
+        kept_BS = batch.attention_mask_BT.bool() & ~virtual_BS
+        logits = out_BSV.new_zeros(*ids_BT.shape, out_BSV.shape[2])
+        logits[real_BT.to(out_BSV.device)] = out_BSV[kept_BS]
+        return logits
 
     def _nll(self, pairs: Sequence[Encoded]) -> Tensor:
         room = room_taken(self.backbone, self.steering)
@@ -202,10 +315,20 @@ def attach(
 def load(backbone: Backbone, folder: str | Path) -> Attached:
     """What `save` or a run wrote, on the backbone that it was learned on: to generate with, and for losses.
 
+    What a run learned answers as it did in the run: see `Attached.generate`.
+
     Raises:
         CheckpointError: missing, damaged, or learned on another backbone.
     """
-    return Attached(backbone, methods.load(backbone, folder))
+    steering = methods.load(backbone, folder)
+    return Attached(backbone, steering, answers=answers_of(kept_in(Path(folder).expanduser())))
+
+
+def _speak_of_own_names(module: Attached, incompatible: Any) -> None:
+    """Keep torch from missing the backbone's weights in a state that holds what is learned alone."""
+    prefix, missing, unexpected = module._loading
+    for names, own in ((incompatible.missing_keys, missing), (incompatible.unexpected_keys, unexpected)):
+        names[:] = [name for name in names if not name.startswith(prefix)] + own
 
 
 def _examples(pairs: Sequence[tuple[str, str]]) -> list[Example]:

@@ -236,6 +236,13 @@ def _digest(parameters: Mapping[str, Tensor], of_split: Callable[[DTensor], Tens
     return digest.hexdigest()
 
 
+def recompute_layers(model: nn.Module) -> None:
+    """Put the layers into the mode in which transformers recomputes them; inside, they keep that of their children."""
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.training = True
+
+
 def _recompute(forward: "partial[Any]", *args: Any) -> Any:
     """Checkpoint one layer's forward, run in the mode of the layer's children.
 

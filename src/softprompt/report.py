@@ -101,6 +101,18 @@ def as_json(recipe: Recipe, folder: Path, results: Sequence[ArmResult]) -> str:
     return json.dumps(whole, indent=2, allow_nan=False)
 
 
+_FRAME = """
+A source is framed as it was in training. For another program, PEFT say, these are its ids:
+```python
+from softprompt.batch import encode_sources, encode_targets
+
+ids = encode_sources(backbone, ["name : ... | area : ..."])[0]
+end = encode_targets(backbone, ["..."])[0][-1]  # what ends an answer
+```
+On a decoder-only backbone that is the tokenizer's `" " + source + " "` and its end of text, behind which the answer
+comes as `" " + target + " "` and the end of text again; on an encoder-decoder, each text as the tokenizer frames it."""
+
+
 def write_card(recipe: Recipe, folder: Path, results: Sequence[ArmResult]) -> None:
     """README.md of the run folder: what was learned, from what, how well, how to use it and how to make it again."""
     scores = [pair for result in results if result.arm == MAIN for pair in result.scores.items()]
@@ -162,5 +174,6 @@ import softprompt
 
 backbone = softprompt.Backbone.load({json.dumps(recipe.backbone.id)})
 model = softprompt.load(backbone, {json.dumps(folder)})  # in this folder
-print(model.generate(["name : ... | area : ..."])[0])
-```"""
+print(model.generate(["name : ... | area : ..."])[0])  # decodes as this run did
+```
+{_FRAME}"""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from softprompt import data
+from softprompt.answers import kept_answers
 from softprompt.backbone import Backbone, default_device
 from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
 from softprompt.console import Progress
@@ -143,7 +144,7 @@ def _run_arm(
             steering = build_untrained(backbone, job.recipe, job.examples)
         else:
             if kept.writes:
-                _keep(method, job.recipe, place, whole_hash, training)
+                _keep(method, job, place, whole_hash, training)
             steering = method.fold()
         rows, decoding = _decode(backbone, steering, job, f"{arm} {task}".strip(), world, quiet)
         if kept.writes:
@@ -187,9 +188,11 @@ def _write_plan(kept: RunFolder, arm: str, recipe: Recipe, jobs: Mapping[str, Jo
         write_text_atomic(kept.place(arm, task) / SPLITS, json.dumps(chosen, indent=2) + "\n")
 
 
-def _keep(method: Method, recipe: Recipe, place: Path, before: str, training: Mapping[str, Any]) -> None:
-    """Write the artefact; `before` is the backbone's hash before training."""
+def _keep(method: Method, job: Job, place: Path, before: str, training: Mapping[str, Any]) -> None:
+    """Write the artefact, and how it answers; `before` is the backbone's hash before training."""
+    recipe = job.recipe
     extra = {"step": training["selected_step"], "dev_loss": training["dev_loss"], "seed": recipe.seed}
+    extra |= kept_answers(recipe.decode, job.labels)
     method.save(place / method.kept_in, backbone_id=recipe.backbone.id, backbone_hash=before, extra=extra)
 
 

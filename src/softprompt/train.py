@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from softprompt.backbone import Backbone
+from softprompt.backbone import Backbone, recompute_layers
 from softprompt.batch import Encoded, sides
 from softprompt.compiled import Compiled
 from softprompt.distributed import ALONE, World
@@ -156,10 +155,7 @@ def prepare_mode(backbone: Backbone, method: Trainable, config: TrainConfig) -> 
     backbone.model.train(config.frozen_dropout)
     method.set_mode(True)
     if config.gradient_checkpointing:
-        # transformers recomputes only in layers in training mode; inside, they have the mode of their children again.
-        for module in backbone.model.modules():
-            if isinstance(module, GradientCheckpointingLayer):
-                module.training = True
+        recompute_layers(backbone.model)
 
 
 class Modes:

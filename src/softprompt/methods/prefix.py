@@ -117,6 +117,12 @@ class PrefixMethod(nn.Module):
                 wants an infix where source and target are not one text.
             CheckpointError: the prompt to start from is damaged, or of another backbone.
         """
+        positions = _positions(backbone, config.positions)
+        if config.init == "noop" and positions == "shifted":
+            raise ConfigError(
+                "method.init: noop leaves the backbone as it is, which a text that starts at position `length` does "
+                "not (method.positions=shifted, the default here). Set method.positions=unshifted."
+            )
         with torch.device(backbone.device):
             method = cls(
                 _chosen(backbone, config.sites),
@@ -125,7 +131,7 @@ class PrefixMethod(nn.Module):
                 reparam=config.reparam,
                 hidden=config.hidden,
                 dropout=config.dropout,
-                positions=_positions(backbone, config.positions),
+                positions=positions,
                 place=_place(backbone, config.place),
                 attention=config.attention,
             )
