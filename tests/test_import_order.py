@@ -12,7 +12,7 @@ ROOT = Path(softprompt.__file__).parent
 FLOW = (
     *("errors", "types", "recipes", "recipe_files", "tasks", "parts", "method_config", "published"),
     *("data_config", "train_config", "decode_config", "config", "grid", "scale_setting"),
-    *("template", "data", "table", "metrics", "segments", "finite", "files", "console"),
+    *("template", "data", "table", "metrics", "segments", "score_recipe", "finite", "files", "console", "score_run"),
     *(
         "fetch",
         "lock",

@@ -290,8 +290,9 @@ Refs = Annotated[
     list[Path] | None,
     typer.Option(metavar="FILE [FILE ...]", help="Groups between blank lines, parallel files, or a SQuAD file."),
 ]
-SuiteName = Annotated[str, typer.Option(help="The data set's metrics; see `softprompt list suites`.")]
-Metrics = Annotated[list[str] | None, typer.Option(metavar="NAME [NAME ...]", help="Only these of the suite.")]
+SuiteName = Annotated[str | None, typer.Option(help="See `softprompt list suites`. Default: the run's, else e2e.")]
+Metrics = Annotated[list[str] | None, typer.Option(metavar="NAME [NAME ...]", help="Of the suite, or any other.")]
+Positive = Annotated[str | None, typer.Option(metavar="LABEL", help="The label whose class F1 is about.")]
 Seed = Annotated[int, typer.Option(help="Of the resamples.")]
 
 
@@ -299,21 +300,21 @@ Seed = Annotated[int, typer.Option(help="Of the resamples.")]
 def score_command(
     hyp: Annotated[Path, typer.Argument(help="One output a line; a run folder or its predictions; or SQuAD's JSON.")],
     refs: Refs = None,
-    suite: SuiteName = "e2e",
+    suite: SuiteName = None,
     metrics: Metrics = None,
-    bertscore: Annotated[
-        str | None, typer.Option(metavar="MODEL[:LAYER]", help="BERTScore too, by this model.")
-    ] = None,
+    bertscore: Annotated[str | None, typer.Option(metavar="MODEL[:LAYER]", help="BERTScore, by this model.")] = None,
+    positive: Positive = None,
     parts: Annotated[Path | None, typer.Option(help="A label (seen, unseen, ...) a line: each scored apart.")] = None,
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for a 95% interval; 0: none.")] = 0,
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Score outputs with the official metrics of a data set."""
-    from softprompt.metrics import files, scoring
+    """Score outputs with the official metrics of a data set; a run's as its recipe says."""
+    from softprompt.metrics import scoring
+    from softprompt.score_run import Wanted, read_outputs, score_outputs
 
-    test = files.read_test_set(hyp, refs or [], parts)
-    scores = scoring.score(test, suite, metrics=metrics or [], bertscore=bertscore, bootstrap=bootstrap, seed=seed)
+    wanted = Wanted(suite, tuple(metrics or ()), bertscore, positive)
+    scores = score_outputs(read_outputs(hyp, refs or [], parts), wanted, bootstrap=bootstrap, seed=seed)
     print(json.dumps(scores, indent=2, ensure_ascii=False) if as_json else scoring.score_text(scores))
 
 
@@ -322,17 +323,20 @@ def compare_command(
     hyp_a: Annotated[Path, typer.Argument(help="Outputs of system A, as for `score`.")],
     hyp_b: Annotated[Path, typer.Argument(help="Outputs of system B.")],
     refs: Refs = None,
-    suite: SuiteName = "e2e",
+    suite: SuiteName = None,
     metrics: Metrics = None,
+    positive: Positive = None,
     bootstrap: Annotated[int, typer.Option(min=1, help="Resamples of the paired test.")] = 1000,
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
     """Test whether system B differs from system A: paired bootstrap over the test set."""
-    from softprompt.metrics import files, scoring
+    from softprompt.metrics import scoring
+    from softprompt.score_run import Wanted, compare_outputs, read_outputs
 
-    a, b = (files.read_test_set(hyp, refs or []) for hyp in (hyp_a, hyp_b))
-    results = scoring.compare(a, b, suite, metrics=metrics or [], resamples=bootstrap, seed=seed)
+    a, b = (read_outputs(hyp, refs or []) for hyp in (hyp_a, hyp_b))
+    wanted = Wanted(suite, tuple(metrics or ()), None, positive)
+    results = compare_outputs(a, b, wanted, resamples=bootstrap, seed=seed)
     print(json.dumps(results, indent=2, ensure_ascii=False) if as_json else scoring.compare_text(results))
 
 

@@ -60,8 +60,8 @@ def decode_texts(
     """
     if isinstance(steering, PerRow) and len(steering.prompts) != len(sources):
         raise ConfigError(f"expected a prompt for each of {len(sources)} sources, got {len(steering.prompts)}.")
-    if config.labels != (labels is not None):
-        got = f"decode.labels: {str(config.labels).lower()} and {'label words' if labels else 'no label words'}"
+    if bool(config.labels) != (labels is not None):
+        got = f"decode.labels: {str(bool(config.labels)).lower()} and {'label words' if labels else 'no label words'}"
         raise ConfigError(f"expected decode.labels and the label words together, got {got}. Give both or neither.")
     if labels is not None:
         return _choose_labels(backbone, steering, sources, config, labels, on_batch)

@@ -19,9 +19,10 @@ class DecodeConfig(Section):
     temperature: float | None = Field(default=None, gt=0, description="divisor of the logits (sample); null: 1")
     top_p: float | None = Field(default=None, gt=0, le=1, description="probability mass sampled from (sample)")
     top_k: int | None = Field(default=None, ge=1, description="tokens sampled from (sample)")
-    labels: bool = Field(
-        default=False,
-        description="answer only with label words: the likeliest way (greedy) or the likeliest word (beam)",
+    labels: bool | None = Field(
+        default=None,
+        description="answer only with label words: the likeliest way (greedy) or the likeliest word (beam); null: "
+        "where the data has labels and nothing is sampled",
     )
     batch_size: int = Field(default=16, ge=1, description="sources, or sources x label words, decoded at once")
 

@@ -15,10 +15,11 @@ from softprompt.console import Progress
 from softprompt.ensemble import ensemble, require_vote
 from softprompt.errors import ConfigError
 from softprompt.methods import room_taken
-from softprompt.prepare import answer_room, label_choices, suite_of
+from softprompt.prepare import answer_room, label_choices, settled
 from softprompt.prompt import Prompt
 from softprompt.results import score_outputs
 from softprompt.resume import RECIPE
+from softprompt.score_recipe import suite_of
 from softprompt.table import metric_title, show_score
 from softprompt.truncate import cut_sources, rooms
 from softprompt.types import Splits
@@ -88,6 +89,7 @@ def ensemble_runs(folders: Sequence[Path], *, vote: str = "majority", quiet: boo
         attention=recipe.backbone.attention,
         quantize=recipe.backbone.quantize,
     )
+    recipe = settled(backbone, recipe, splits.train)
     hash_ = backbone.hash()
     prompts = [Prompt.load(folder / PROMPT, backbone_hash=hash_) for folder in folders]
     test = splits.test

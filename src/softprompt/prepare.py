@@ -17,9 +17,9 @@ from softprompt.incontext import InContext
 from softprompt.labels import LabelWords, distinct_targets
 from softprompt.method_config import InContextConfig
 from softprompt.methods import METHODS, Method, Steering, Untuned, room_taken
-from softprompt.metrics import find_suite, with_bertscore, with_metrics
 from softprompt.quantize import require_libraries
-from softprompt.tasks import load_task
+from softprompt.score_recipe import chosen_suite, wants_labels
+from softprompt.score_recipe import suite_of as suite_of
 from softprompt.truncate import cut_splits, rooms
 from softprompt.types import Example, Splits
 
@@ -56,7 +56,7 @@ def prepare(parts: Mapping[Key, Recipe]) -> dict[Key, Job]:
     known: list[tuple[Any, Backbone, Splits, Job]] = []
     jobs = {}
     for key, own in parts.items():
-        with_bertscore(with_metrics(find_suite(suite_of(own)), own.score.metrics), own.score.bertscore)
+        chosen_suite(own)
         require_libraries(own.backbone.quantize)
         asked = (own.backbone, own.data, own.seed)
         if not any(asked == seen for seen, *_ in known):
@@ -75,6 +75,7 @@ def _encoded(plan: Backbone, recipe: Recipe, splits: Splits) -> Job:
 
 def _with_room(plan: Backbone, job: Job, splits: Splits) -> Job:
     """The job with its texts cut to the window where the recipe says so; DataError if they do not fit."""
+    job = replace(job, recipe=settled(plan, job.recipe, job.examples))
     method = build_method(replace(plan, model=copy.deepcopy(plan.model)), job.recipe)  # some methods change the model
     if method is not None and not job.train:
         lacking = f"the task {job.recipe.data.task!r} has none" if job.recipe.data.task else "the data has none"
@@ -103,9 +104,30 @@ def _require_room(plan: Backbone, job: Job, offset: int, answer: int, *, learns:
             require_pairs_fit(plan, pairs, what=what, offset=offset, most=job.recipe.train.max_length)
 
 
+def settled(backbone: Backbone, recipe: Recipe, train: Sequence[Example]) -> Recipe:
+    """The recipe with `decode.labels` on or off: by default on where the data has labels that can be answers.
+
+    Raises:
+        ConfigError: `decode.labels` is true, and the label words cannot be answers (see `LabelWords`).
+    """
+    wanted = wants_labels(recipe)
+    choices = label_choices(recipe, train)
+    decided = recipe.model_copy(update={"decode": recipe.decode.model_copy(update={"labels": wanted})})
+    if recipe.decode.labels is not None or choices is None:
+        return decided
+    try:
+        LabelWords.of(backbone, choices, decided.decode)
+    except ConfigError as error:
+        say(f"answers are generated freely, not chosen out of the label words: {error}")
+        return recipe.model_copy(update={"decode": recipe.decode.model_copy(update={"labels": False})})
+    if recipe.decode.strategy == "beam" and recipe.decode.beams not in (1, 5):
+        say(f"answers are chosen out of all label words: decode.beams={recipe.decode.beams} has no effect")
+    return decided
+
+
 def label_choices(recipe: Recipe, train: Sequence[Example]) -> tuple[str, ...] | None:
     """What an answer may be, where the recipe wants label words: those of its task, else the training targets."""
-    if not recipe.decode.labels:
+    if not wants_labels(recipe):
         return None
     return data.label_words(recipe.data) or distinct_targets(train)
 
@@ -115,6 +137,7 @@ def answer_room(backbone: Backbone, recipe: Recipe, train: Sequence[Example]) ->
 
     Errors as `LabelWords` and `require_answer_fits`.
     """
+    recipe = settled(backbone, recipe, train)
     labels, answer = label_choices(recipe, train), recipe.decode.max_new_tokens
     if labels is not None:
         answer = max(map(len, LabelWords.of(backbone, labels, recipe.decode).ids))
@@ -139,9 +162,3 @@ def build_untrained(backbone: Backbone, recipe: Recipe, examples: Sequence[Examp
     if isinstance(recipe.method, InContextConfig):
         return InContext.build(backbone, recipe.method, examples, recipe.seed)
     return Untuned()
-
-
-def suite_of(recipe: Recipe) -> str:
-    """The recipe's own suite, else its task's, else `accuracy` where labels are learned, else `e2e`."""
-    otherwise = "accuracy" if recipe.data.labels else "e2e"
-    return recipe.score.suite or (load_task(recipe.data.task).suite if recipe.data.task else otherwise)

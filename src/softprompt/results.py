@@ -12,10 +12,9 @@ from softprompt.decode import Decoded
 from softprompt.files import write_text_atomic
 from softprompt.folder import SCORES
 from softprompt.methods import Method, trained_count
-from softprompt.metrics import SuiteResult, score_suite
-from softprompt.prepare import Job, suite_of
-from softprompt.segments import joined
-from softprompt.tasks import load_task
+from softprompt.metrics import PreparedSuite, SuiteResult
+from softprompt.prepare import Job
+from softprompt.score_recipe import as_scored, chosen_suite
 from softprompt.types import Example
 
 
@@ -77,9 +76,8 @@ def score_arm(
 
 def score_outputs(recipe: Recipe, test: Sequence[Example], texts: Sequence[str]) -> SuiteResult:
     """The recipe's suite over the decoded texts of its test rows."""
-    columns = load_task(recipe.data.task).join if recipe.data.task else ()
-    outputs, references = joined(test, texts, columns)
-    return score_suite(suite_of(recipe), outputs, references, recipe.score.bertscore, recipe.score.metrics)
+    outputs, references = as_scored(recipe, test, texts)
+    return PreparedSuite(chosen_suite(recipe), references).score(outputs)
 
 
 def _group_scores(

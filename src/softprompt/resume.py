@@ -53,6 +53,17 @@ def difference(folder: Path, recipe: Recipe, arms: Mapping[str, Recipe]) -> Diff
     return Difference(tuple(dict.fromkeys(found)), frozenset(reached))
 
 
+def as_started(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with what it leaves to a default as the run in `folder` was started, where that wrote it down.
+
+    Runs of versions that had `decode.labels` off by default go on so.
+    """
+    if recipe.decode.labels is not None or not (folder / RECIPE).exists():
+        return recipe
+    before = load_recipe(str(folder / RECIPE)).decode.labels
+    return recipe.model_copy(update={"decode": recipe.decode.model_copy(update={"labels": before})})
+
+
 def inputs(recipe: Recipe) -> list[tuple[str, str, str]]:
     """Split, name and SHA-256 of everything that the data of a recipe and of its tasks is read from."""
     return [one for part in recipe.parts().values() for one in data.identity(part.data)]

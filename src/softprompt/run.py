@@ -25,7 +25,7 @@ from softprompt.machine import peak_memory_bytes, reset_peak_memory
 from softprompt.methods import Method, Steering, room_taken
 from softprompt.prepare import Job, build_method, build_untrained, prepare
 from softprompt.results import ArmResult, read_back, score_arm, write_down
-from softprompt.resume import RECIPE, Difference, difference, require_accepted, require_known
+from softprompt.resume import RECIPE, Difference, as_started, difference, require_accepted, require_known
 from softprompt.sharding import shard
 from softprompt.signals import stoppable
 
@@ -55,6 +55,7 @@ def run_recipe(
         stoppable("stopped; what was done so far is kept. Run the same command with --resume to go on."),
         joined() as world,
     ):
+        recipe = as_started(recipe, folder) if resume else recipe
         arms = {arm: recipe.arm(arm) for arm in arm_order(recipe)}
         changed = Difference()
         if world.leads:

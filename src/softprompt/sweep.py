@@ -18,13 +18,12 @@ from softprompt.files import write_text_atomic
 from softprompt.folder import SCORES, RunFolder, require_free
 from softprompt.grid import Cell, Grid, in_cell
 from softprompt.lock import locked
-from softprompt.metrics import find_suite, with_bertscore, with_metrics
 from softprompt.plan import DryRun, dry_run
-from softprompt.prepare import suite_of
 from softprompt.report import CARD, write_card
 from softprompt.results import ArmResult
 from softprompt.resume import RECIPE, unlike
 from softprompt.run import arm_order, run_recipe
+from softprompt.score_recipe import chosen_suite
 from softprompt.signals import stoppable
 from softprompt.sweep_report import Outcome, write_report
 
@@ -133,7 +132,7 @@ def _plan(grid: Grid) -> dict[str, Any]:
         with in_cell(cell.name):
             for arm in arm_order(cell.recipe):
                 for part in cell.recipe.arm(arm).parts().values():
-                    with_bertscore(with_metrics(find_suite(suite_of(part)), part.score.metrics), part.score.bertscore)
+                    chosen_suite(part)
                     read = part.data.model_dump_json()
                     known[read] = known.get(read) or {name: digest for _, name, digest in data.identity(part.data)}
     return {
@@ -170,7 +169,12 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, 
     if axes or list(old["axes"]) != list(new["axes"]):
         return axes or [("the order of the axes", list(old["axes"]), list(new["axes"]))]
     pairs = [(old["cells"][name]["recipe"], cell["recipe"]) for name, cell in new["cells"].items()]
-    fields = {field: (field, was, now) for one, other in pairs for field, was, now in unlike(one, other)}
+    fields = {
+        field: (field, was, now)
+        for one, other in pairs
+        for field, was, now in unlike(one, other)
+        if not (field.endswith("decode.labels") and now is None)  # goes on as it was started: `as_started`
+    }
     files = [(f"the content of {name}", was, now) for name, was, now in unlike(old["data"], new["data"])]
     return [*fields.values(), *files]
 

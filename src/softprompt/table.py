@@ -5,7 +5,8 @@ from collections.abc import Sequence
 _TITLES = {
     "bleu": "BLEU", "nist": "NIST", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr", "ter": "TER",
     "chrf": "chrF++", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "exact_match": "EM", "f1": "F1",
-    "f1_macro": "macro-F1", "f1a": "F1a", "bertscore": "BERTScore",
+    "f1_macro": "macro-F1", "f1a": "F1a", "squad_f1": "SQuAD F1", "bertscore": "BERTScore",
+    "rouge1_unicode": "ROUGE-1 (Unicode)", "rouge2_unicode": "ROUGE-2 (Unicode)", "rougeL_unicode": "ROUGE-L (Unicode)",
 }  # fmt: skip
 _DECIMALS = {"nist": 3, "cider": 3, "ter": 4}
 

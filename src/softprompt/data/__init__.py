@@ -36,6 +36,7 @@ __all__ = [
     "load",
     "origins",
     "policy_of",
+    "positive_word",
     "reads_hub",
     "record_of",
     "wording_of",
@@ -96,6 +97,20 @@ def label_words(data: DataConfig) -> tuple[str, ...] | None:
     """The words that the labels of a recipe's task are learned as, in the order of the labels; None without labels."""
     labels = wording_of(data).labels
     return labels.distinct() if labels else None
+
+
+def positive_word(data: DataConfig) -> str | None:
+    """The word of the class that F1 is about: as the recipe's labels say, else its task's for the same column."""
+    labels = wording_of(data).labels
+    if labels is None:
+        return None
+    value = labels.positive
+    if value is None and data.task is not None:
+        theirs = load_task(data.task).wording(data.template).labels
+        value = theirs.positive if theirs is not None and theirs.column == labels.column else None
+    if value is None:
+        return None
+    return labels.words.get(value, value if value in labels.words.values() else None)
 
 
 def choices_of(data: DataConfig) -> dict[str, Any]:

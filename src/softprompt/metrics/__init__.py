@@ -5,12 +5,14 @@ Files are read by `softprompt.metrics.files`, scored and compared with confidenc
 """
 
 from softprompt.metrics.base import Metric, MetricFactory, References, Score, Unavailable
+from softprompt.metrics.labels import Classes
 from softprompt.metrics.suite import (
     METRICS,
     SUITES,
     PreparedSuite,
     Suite,
     SuiteResult,
+    choose_suite,
     find_suite,
     prepare_suite,
     score_suite,
@@ -21,6 +23,7 @@ from softprompt.metrics.suite import (
 __all__ = [
     "METRICS",
     "SUITES",
+    "Classes",
     "Metric",
     "MetricFactory",
     "PreparedSuite",
@@ -29,6 +32,7 @@ __all__ = [
     "Suite",
     "SuiteResult",
     "Unavailable",
+    "choose_suite",
     "find_suite",
     "prepare_suite",
     "score_suite",

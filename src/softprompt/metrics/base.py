@@ -121,14 +121,14 @@ def check_references(references: References) -> None:
     """Refuses references that no metric can use.
 
     Raises:
-        DataError: There is no segment, a segment has no reference, or a segment is a bare string.
+        DataError: There is no segment, a segment has no reference or is a bare string, or a reference is no text.
     """
     if len(references) == 0:
         raise DataError("Expected references for at least one segment, got 0 segments. Is the references file empty?")
     for number, group in enumerate(references, start=1):
-        if isinstance(group, str):
+        if isinstance(group, str) or group is None:
             raise DataError(
-                f"Expected a list of references for each segment, got the string {group[:40]!r} for segment {number}. "
+                f"Expected a list of references for each segment, got {_shown(group)} for segment {number}. "
                 "Put a single reference into a list of its own."
             )
         if len(group) == 0:
@@ -136,13 +136,14 @@ def check_references(references: References) -> None:
                 f"Expected at least one reference for each segment, got 0 for segment {number} of {len(references)}. "
                 "Remove the segment from references and hypotheses, or give it a reference."
             )
+        _check_texts(group, "references", f"segment {number}")
 
 
 def check_hypotheses(hypotheses: Any, num_segments: int) -> None:
     """Refuses hypotheses that are not one for each segment.
 
     Raises:
-        DataError: The counts differ (the message has both), or `hypotheses` is a bare string.
+        DataError: The counts differ (the message has both), `hypotheses` is a bare string, or one of them is no text.
     """
     if isinstance(hypotheses, str):
         raise DataError(f"Expected a list of hypotheses, got the string {hypotheses[:40]!r}. Put it into a list.")
@@ -151,3 +152,25 @@ def check_hypotheses(hypotheses: Any, num_segments: int) -> None:
             f"Expected one hypothesis for each segment, got {len(hypotheses)} hypotheses and {num_segments} groups of "
             "references. Check that both come from the same split and that identical inputs are grouped in both."
         )
+    _check_texts(hypotheses, "hypotheses", f"{num_segments} segments")
+
+
+def there(group: Sequence[str]) -> Sequence[str]:
+    """The references of one segment that say something: a blank one beside them is an absent one, not an empty text.
+
+    Where all of them are blank, all of them stay: then the empty text is the reference.
+    """
+    return [text for text in group if text.strip()] or group
+
+
+def _check_texts(texts: Sequence[Any], what: str, where: str) -> None:
+    for number, text in enumerate(texts, start=1):
+        if not isinstance(text, str):
+            raise DataError(
+                f"Expected texts as {what}, got {_shown(text)} as number {number} of {where}. What is absent is not "
+                'an empty text: leave its segment out of both, or say "" for an output of no words.'
+            )
+
+
+def _shown(value: Any) -> str:
+    return f"the string {value[:40]!r}" if isinstance(value, str) else f"{value!r:.40}"

@@ -6,8 +6,10 @@ P and R are means over eight orders (1 to 6 characters, white space left out, an
 recall of the n-grams of the whole test set. A segment counts with the one of its references that it agrees with best.
 An order of which the outputs or the references have no n-gram is left out of the means.
 
-Source: Popović 2017, "chrF++: Words Helping Character n-grams"; sacrebleu's `chrF2++` gives the same numbers.
-Difference: of references agreed with equally well (not at all, say) sacrebleu takes the first, we the shortest.
+Of references agreed with equally well (not at all, say) the first counts.
+
+Source: Popović 2017, "chrF++: Words Helping Character n-grams"; sacrebleu's `chrF2++` gives the same numbers, to the
+last digit: sums go in its order.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class ChrF(Metric):
     """chrF++ times 100."""
 
     name = "chrf"
-    signature = f"chrF2++|case:mixed|eff:yes|nc:{_CHARACTERS}|nw:{_WORDS}|space:no"
+    signature = f"chrF2++|case:mixed|eff:yes|nc:{_CHARACTERS}|nw:{_WORDS}|space:no|ties:first"
 
     def __init__(self, references: References) -> None:
         """Counts the n-grams of the references.
@@ -55,9 +57,8 @@ class ChrF(Metric):
 
 
 def _best(options_R3O: Array) -> int:
-    """The reference agreed with best; of equals the one with the fewest n-grams, so that their order is nothing."""
-    scores = _f_score(options_R3O.reshape(len(options_R3O), -1))
-    return int(np.lexsort((*options_R3O[:, 2].T, options_R3O[:, 1].sum(axis=1), -scores))[0])
+    """The reference agreed with best; of equals the first."""
+    return int(_f_score(options_R3O.reshape(len(options_R3O), -1)).argmax())
 
 
 def _orders(text: str) -> list[Counter[Ngram]]:
@@ -98,10 +99,13 @@ def _agreement(ours: Sequence[Counter[Ngram]], theirs: Sequence[Counter[Ngram]])
 
 
 def _f_score(sums_RK: Array) -> Array:
-    """(R, 3 x orders) -> (R,), from 0 to 1."""
+    """(R, 3 x orders) -> (R,), from 0 to 1. Orders are added one by one: numpy's sum rounds in another order."""
     ours, theirs, both = (sums_RK[:, part * _ORDERS : (part + 1) * _ORDERS] for part in range(3))
     there = (ours > 0) & (theirs > 0)
     orders = there.sum(axis=1).astype(np.float64)
-    precision = ratio((ratio(both, ours) * there).sum(axis=1), orders)
-    recall = ratio((ratio(both, theirs) * there).sum(axis=1), orders)
+    precisions, recalls = ratio(both, ours) * there, ratio(both, theirs) * there
+    precision, recall = np.zeros(len(sums_RK)), np.zeros(len(sums_RK))
+    for order in range(_ORDERS):
+        precision, recall = precision + precisions[:, order], recall + recalls[:, order]
+    precision, recall = ratio(precision, orders), ratio(recall, orders)
     return ratio((1 + _BETA**2) * precision * recall, _BETA**2 * precision + recall)

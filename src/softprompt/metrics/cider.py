@@ -8,6 +8,7 @@ segments and df the number of segments with w in a reference, both of the test s
 subset does not compare with the score of the whole, and a single segment always scores 0.
 
 Source: Vedantam et al. 2015, "CIDEr: Consensus-based Image Description Evaluation".
+A blank reference beside another is left out, as absent.
 Differences of the shipped program, which we follow, from the paper's CIDEr-D: l is the number of bigrams, not of
 words, and words are not stemmed.
 """
@@ -20,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from softprompt.metrics.base import Metric, References, Sums, mean_of
+from softprompt.metrics.base import Metric, References, Sums, mean_of, there
 from softprompt.metrics.ngrams import Ngram, count_ngrams
 from softprompt.metrics.ptb import tokenize
 
@@ -53,7 +54,7 @@ class Cider(Metric):
             DataError: A segment has no reference.
         """
         super().__init__(references)
-        words = [[tokenize(reference) for reference in group] for group in references]
+        words = [[tokenize(reference) for reference in there(group)] for group in references]
         counts = [[count_ngrams(text, _ORDER) for text in group] for group in words]
         segments_with: Counter[Ngram] = Counter()
         for group in counts:

@@ -7,12 +7,16 @@ part of the text, as they are for the official scripts.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from softprompt.errors import ConfigError, DataError
+
+_NO_ANSWER = "\0"
+"""In place of an absent answer. An empty one would be right where the right one has no words that count."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class TestSet:
     references: list[list[str]]
     parts: Mapping[str, list[int]] = field(default_factory=dict)
     """Part of the test set (seen, unseen, ...) -> its segments."""
+    rows: Sequence[Mapping[str, Any]] = field(default=(), compare=False)
+    """What a run's predictions say of each segment."""
 
 
 def read_test_set(hypotheses: Path, references: Sequence[Path], parts: Path | None = None) -> TestSet:
@@ -48,7 +54,7 @@ def read_test_set(hypotheses: Path, references: Sequence[Path], parts: Path | No
     if hypotheses.suffix == ".jsonl":
         found = _read_predictions(hypotheses)
         if references:
-            found = TestSet(found.hypotheses, _aligned(hypotheses, found.hypotheses, references), found.parts)
+            found = replace(found, references=_aligned(hypotheses, found.hypotheses, references))
     elif not references:
         raise ConfigError(f"{hypotheses}: expected references, got none. Name them with --refs FILE [FILE ...].")
     elif hypotheses.suffix == ".json":
@@ -61,7 +67,7 @@ def read_test_set(hypotheses: Path, references: Sequence[Path], parts: Path | No
     labels = read_lines(parts)
     if len(labels) != len(found.hypotheses):
         raise DataError(f"{parts} has {len(labels)} lines, {hypotheses} has {len(found.hypotheses)} outputs.")
-    return TestSet(found.hypotheses, found.references, _by_label(labels))
+    return replace(found, parts=_by_label(labels))
 
 
 def read_lines(path: Path) -> list[str]:
@@ -120,7 +126,7 @@ def _matching(hypotheses_path: Path, hypotheses: Sequence[str], path: Path, grou
 
 
 def _read_predictions(path: Path) -> TestSet:
-    hypotheses, references, labels = [], [], []
+    hypotheses, references, labels, rows = [], [], [], []
     for number, line in enumerate(read_lines(path), start=1):
         row = _json(path, line, f"line {number}")
         if not isinstance(row, dict) or not isinstance(row.get("prediction"), str):
@@ -130,9 +136,10 @@ def _read_predictions(path: Path) -> TestSet:
             raise DataError(f"{path}: line {number}: expected a list of texts as `references`, got {group!r}.")
         hypotheses.append(row["prediction"])
         references.append(group)
-        seen = row.get("seen")
+        rows.append({**row, **row["meta"]} if isinstance(row.get("meta"), dict) else row)
+        seen = rows[-1].get("seen")
         labels.append({True: "seen", False: "unseen"}[seen] if isinstance(seen, bool) else "")
-    return TestSet(hypotheses, references, _by_label(labels))
+    return TestSet(hypotheses, references, _by_label(labels), rows)
 
 
 def _by_label(labels: Sequence[str]) -> dict[str, list[int]]:
@@ -144,7 +151,14 @@ def _by_label(labels: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _read_squad(hypotheses: Path, references: Sequence[Path]) -> TestSet:
-    """The official forms: `{id: answer}` and the data set's file. A question without an answer is answered with ""."""
+    """The official forms: `{id: answer}` and the data set's file.
+
+    Raises:
+        ConfigError: more than one file of references.
+        DataError: not of the form.
+    Warns:
+        UserWarning: questions without an answer. They are answered wrongly, as in the official script, whatever is right.
+    """
     answers = _json(hypotheses, _text(hypotheses))
     if not isinstance(answers, dict) or not all(isinstance(answer, str) for answer in answers.values()):
         raise DataError(f"{hypotheses}: expected a JSON object from question id to answer text.")
@@ -163,7 +177,14 @@ def _read_squad(hypotheses: Path, references: Sequence[Path]) -> TestSet:
         raise DataError(
             f"{hypotheses} has {len(answers)} answers, {path} has {len(gold)} questions, and no id is in both."
         )
-    return TestSet([answers.get(question, "") for question in gold], list(gold.values()))
+    absent = [question for question in gold if question not in answers]
+    if absent:
+        warnings.warn(
+            f"{hypotheses} has no answer to {len(absent)} of the {len(gold)} questions of {path}, the first "
+            f"{absent[0]!r}: each of them counts as answered wrongly.",
+            stacklevel=3,
+        )
+    return TestSet([answers.get(question, _NO_ANSWER) for question in gold], list(gold.values()))
 
 
 def _json(path: Path, text: str, where: str = "") -> Any:

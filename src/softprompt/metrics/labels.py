@@ -1,8 +1,10 @@
 """Scores of labels, as GLUE and SuperGLUE report them, all times 100. A label is the text of its word.
 
 White space around labels does not count, case does. An output that is no label of the task is wrong, and for F1
-counts as negative; for macro-F1 and Matthews it is a class of its own that no reference has, which macro-F1 leaves out
-of its mean (scikit-learn: give it the labels of the task). A segment has one reference; of several, the first.
+counts as negative; F1 is of the class that the task calls positive, however its word is spelled, and is missing where
+no reference is of that class; for macro-F1 and Matthews it is a class of its own that no reference has, which macro-F1
+leaves out of its mean (scikit-learn: give it the labels of the task). A segment has one reference; of several, the
+first.
 
     F1 = 2 tp / (2 tp + fp + fn)
     Matthews (of several classes: Gorodkin's R_K) = (c s - sum_k p_k t_k) / sqrt((s^2 - sum p_k^2)(s^2 - sum t_k^2))
@@ -15,11 +17,32 @@ Source: Wang et al. 2018, "GLUE"; Wang et al. 2019, "SuperGLUE"; the numbers are
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from softprompt.metrics.base import Array, Metric, MetricFactory, References, Sums, mean_of, ratio
+from softprompt.metrics.base import (
+    Array,
+    Metric,
+    MetricFactory,
+    References,
+    Sums,
+    Unavailable,
+    mean_of,
+    ratio,
+    there,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """What the labels of a task are: their words, as they are learned, and the one whose class F1 is about."""
+
+    words: tuple[str, ...] = ()
+    """Empty: not known."""
+    positive: str | None = None
+    """None: the task does not say."""
 
 
 class _Labels(Metric):
@@ -32,7 +55,7 @@ class _Labels(Metric):
             DataError: A segment has no reference.
         """
         super().__init__(references)
-        self._labels = [group[0].strip() for group in references]
+        self._labels = [there(group)[0].strip() for group in references]
 
 
 class Accuracy(_Labels):
@@ -53,9 +76,20 @@ class F1(_Labels):
     name = "f1"
 
     def __init__(self, references: References, positive: Collection[str]) -> None:
-        """`positive`: the spellings of the label whose class is meant."""
+        """`positive`: the spellings of the label whose class is meant.
+
+        Raises:
+            DataError: A segment has no reference.
+            Unavailable: No reference is of the class.
+        """
         super().__init__(references)
         self._positive = frozenset(positive)
+        if self._positive.isdisjoint(self._labels):
+            raise Unavailable(
+                f"no reference is of the positive class, {' or '.join(map(repr, sorted(self._positive)))}: "
+                f"the labels there are {', '.join(map(repr, sorted(set(self._labels))[:5]))}. "
+                "Name the label that F1 is about (data.labels.positive, or --positive), or take f1_macro."
+            )
 
     @property
     def signature(self) -> str:

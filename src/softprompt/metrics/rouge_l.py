@@ -9,7 +9,8 @@ LCS is the length of the longest common subsequence of words.
 Source: Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries"; Chen et al. 2015, "Microsoft COCO Captions".
 Differences from Lin's ROUGE-L, which summarisation papers report: beta is 1.2, no stemming, PTB words without
 punctuation, and P and R are the best of *different* references where that is higher.
-A text without words counts as one empty word, as in the original: it agrees with another such text and with no other.
+A blank reference beside another is left out, as absent. A text without words counts as one empty word, as in the
+original: it agrees with another such text and with no other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from softprompt.metrics.base import Metric, References, Sums, mean_of
+from softprompt.metrics.base import Metric, References, Sums, mean_of, there
 from softprompt.metrics.ptb import tokenize
 
 _BETA: Final = 1.2
@@ -37,7 +38,7 @@ class RougeL(Metric):
             DataError: A segment has no reference.
         """
         super().__init__(references)
-        self._references = [[tokenize(reference) or _EMPTY for reference in group] for group in references]
+        self._references = [[tokenize(reference) or _EMPTY for reference in there(group)] for group in references]
 
     def segments(self, hypotheses: Sequence[str]) -> Sums:
         """F of each segment."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, replace
-from types import MappingProxyType
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from softprompt.errors import ConfigError, DataError
+from softprompt.errors import DataError
 from softprompt.metrics.files import TestSet
 from softprompt.metrics.resampling import interval, paired
-from softprompt.metrics.suite import PreparedSuite, Suite, find_suite, with_bertscore
+from softprompt.metrics.suite import PreparedSuite, Suite, choose_suite
 from softprompt.table import as_text, metric_title, show_score
 
 Scores = dict[str, dict[str, Any]]
@@ -18,7 +17,7 @@ Scores = dict[str, dict[str, Any]]
 
 def score(
     test: TestSet,
-    suite: str,
+    suite: str | Suite,
     *,
     metrics: Sequence[str] = (),
     bertscore: str | None = None,
@@ -27,13 +26,13 @@ def score(
 ) -> Scores:
     """Metric -> {"score", "signature"[, "interval"]} or {"missing"}; parts of the test set under `parts`.
 
-    Each part is scored as a corpus of its own.
+    Each part is scored as a corpus of its own. `metrics` and `bertscore` are those of a suite given by its name.
 
     Raises:
         ConfigError: no such suite or metric.
         DataError: nothing to score, or counts differ.
     """
-    chosen = _only(with_bertscore(find_suite(suite), bertscore), suite, metrics)
+    chosen = choose_suite(suite, metrics, bertscore) if isinstance(suite, str) else suite
     scores = _score(chosen, test.hypotheses, test.references, bootstrap, seed)
     if test.parts:
         scores["parts"] = {
@@ -44,7 +43,7 @@ def score(
 
 
 def compare(
-    a: TestSet, b: TestSet, suite: str, *, metrics: Sequence[str] = (), resamples: int = 1000, seed: int = 1
+    a: TestSet, b: TestSet, suite: str | Suite, *, metrics: Sequence[str] = (), resamples: int = 1000, seed: int = 1
 ) -> Scores:
     """Metric -> scores of both systems, their difference with its interval, and the p-value of the paired bootstrap.
 
@@ -54,7 +53,8 @@ def compare(
     """
     if a.references != b.references:
         raise DataError("expected two systems on one test set, got different references. Give both the same --refs.")
-    prepared = PreparedSuite(_only(find_suite(suite), suite, metrics), a.references)
+    chosen = choose_suite(suite, metrics) if isinstance(suite, str) else suite
+    prepared = PreparedSuite(chosen, a.references)
     (of_a, missing_a), (of_b, missing_b) = prepared.take_apart(a.hypotheses), prepared.take_apart(b.hypotheses)
     missing = missing_a | missing_b
     results: Scores = {}
@@ -64,14 +64,6 @@ def compare(
         values = {"a": metric.score_of(of_a[name]).value, "b": metric.score_of(of_b[name]).value}
         results[name] = {**values, **asdict(found), "signature": metric.signature}
     return results | {name: {"missing": reason} for name, reason in missing.items()}
-
-
-def _only(suite: Suite, name: str, metrics: Collection[str]) -> Suite:
-    unknown = [metric for metric in metrics if metric not in suite.metrics]
-    if unknown:
-        raise ConfigError(f"suite {name!r} has no metric {unknown[0]!r}. Expected out of: {', '.join(suite.metrics)}.")
-    chosen = {metric: factory for metric, factory in suite.metrics.items() if not metrics or metric in metrics}
-    return replace(suite, metrics=MappingProxyType(chosen))
 
 
 def _score(

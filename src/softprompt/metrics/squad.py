@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from softprompt.metrics.base import Metric, References, Sums, mean_of
+from softprompt.metrics.base import Metric, References, Sums, mean_of, there
 
 _NO_PUNCTUATION: Final = {ord(mark): None for mark in string.punctuation}
 _ARTICLES: Final = re.compile(r"\b(a|an|the)\b")
@@ -35,7 +35,7 @@ class _BestAnswer(Metric):
             DataError: A question has no answer.
         """
         super().__init__(references)
-        self._answers = [[normalise(answer) for answer in group] for group in references]
+        self._answers = [[normalise(answer) for answer in there(group)] for group in references]
 
 
 class ExactMatch(_BestAnswer):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -85,6 +85,18 @@ class Labels(_Part):
 
     column: str = Field(description="column with the label")
     words: Mapping[str, str] = Field(min_length=1, description="value in the data (as text) -> word")
+    positive: str | None = Field(
+        default=None, description="value, or word, of the class that F1 is about; None: that of the task, or none"
+    )
+
+    @model_validator(mode="after")
+    def _knows_its_positive(self) -> Self:
+        if self.positive is not None and self.positive not in (*self.words, *self.words.values()):
+            raise ValueError(
+                f"labels.positive: expected one of {', '.join(map(repr, self.words))} or of their words, got "
+                f"{self.positive!r}. Name the value of the class that F1 is about"
+            )
+        return self
 
     def distinct(self) -> tuple[str, ...]:
         """The words, each once, in their order: labels of two tasks correspond by it."""
