@@ -23,7 +23,7 @@ from typing import Final
 
 from softprompt.metrics.base import Metric, References, Sums, mean_of, there
 from softprompt.metrics.ngrams import Ngram, count_ngrams
-from softprompt.metrics.ptb import tokenize
+from softprompt.metrics.ptb import tokenize_lines
 
 _ORDER: Final = 4
 _SIGMA: Final = 6.0
@@ -54,7 +54,9 @@ class Cider(Metric):
             DataError: A segment has no reference.
         """
         super().__init__(references)
-        words = [[tokenize(reference) for reference in there(group)] for group in references]
+        groups = [there(group) for group in references]
+        lines = iter(tokenize_lines([text for group in groups for text in group]))
+        words = [[next(lines) for _ in group] for group in groups]
         counts = [[count_ngrams(text, _ORDER) for text in group] for group in words]
         segments_with: Counter[Ngram] = Counter()
         for group in counts:
@@ -68,10 +70,9 @@ class Cider(Metric):
 
     def segments(self, hypotheses: Sequence[str]) -> Sums:
         """Similarity of each segment to its references, the factor 10 included."""
-        return mean_of(map(self._segment, hypotheses, self._references), scale=10.0)
+        return mean_of(map(self._segment, tokenize_lines(hypotheses), self._references), scale=10.0)
 
-    def _segment(self, hypothesis: str, references: Sequence[_Vector]) -> float:
-        words = tokenize(hypothesis)
+    def _segment(self, words: Sequence[str], references: Sequence[_Vector]) -> float:
         vector = self._vector(count_ngrams(words, _ORDER), len(words))
         return math.fsum(_similarity(vector, reference) for reference in references) / len(references)
 

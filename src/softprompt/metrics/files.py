@@ -157,7 +157,7 @@ def _read_squad(hypotheses: Path, references: Sequence[Path]) -> TestSet:
         ConfigError: more than one file of references.
         DataError: not of the form.
     Warns:
-        UserWarning: questions without an answer. They are answered wrongly, as in the official script, whatever is right.
+        UserWarning: questions without an answer. As in the official script they count as answered wrongly.
     """
     answers = _json(hypotheses, _text(hypotheses))
     if not isinstance(answers, dict) or not all(isinstance(answer, str) for answer in answers.values()):

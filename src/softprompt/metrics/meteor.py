@@ -31,7 +31,7 @@ from typing import Final, Literal
 import numpy as np
 
 from softprompt.metrics.base import Array, Metric, References, Sums, Unavailable, ratio
-from softprompt.metrics.ptb import tokenize
+from softprompt.metrics.ptb import tokenize_lines
 
 _ALPHA: Final = 0.85
 _BETA: Final = 0.2
@@ -57,7 +57,8 @@ class Meteor(Metric):
         super().__init__(references)
         self._command = _command()
         self._words = words
-        self._references = [[self._line(reference) for reference in group] for group in references]
+        lines = iter(self._lines([text for group in references for text in group]))
+        self._references = [[next(lines) for _ in group] for group in references]
 
     @property
     def signature(self) -> str:
@@ -67,14 +68,13 @@ class Meteor(Metric):
         """The program's counts for each segment."""
         program = _Program.running(self._command)
         rows = [
-            program.counts(self._line(hypothesis), group)
-            for hypothesis, group in zip(hypotheses, self._references, strict=True)
+            program.counts(line, group) for line, group in zip(self._lines(hypotheses), self._references, strict=True)
         ]
         return Sums(_without_whole(np.array(rows, dtype=np.float64)), _combine)
 
-    def _line(self, text: str) -> str:
-        text = text.replace("|||", "")
-        return " ".join(tokenize(text) if self._words == "ptb" else text.split())
+    def _lines(self, texts: Sequence[str]) -> list[str]:
+        texts = [text.replace("|||", "") for text in texts]
+        return [" ".join(words) for words in (tokenize_lines(texts) if self._words == "ptb" else map(str.split, texts))]
 
 
 def meteor_of_ptb_words(references: References) -> Meteor:

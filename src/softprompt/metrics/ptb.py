@@ -11,14 +11,16 @@ What the scorer does that one would not guess:
 * `family-friendly`, `and/or` and even `centre.The` are one word each; `5.The` is not.
 * An abbreviation keeps its full stop (`inc.`, `p.m.`, `A.` within a sentence).
 
-Differences: smileys, phone numbers with spaces, and rare abbreviations are cut in the plain way. Each line is read on
-its own, where the original looks into the next line after an initial that ends one. The direction of a quotation mark
+Differences: smileys, phone numbers with spaces, and rare abbreviations are cut in the plain way. After an initial
+that ends a line the next line decides, as in the original (`8.3 m.`, and then The: `m`; and then a name, or nothing:
+`m.`); a line on its own ends a sentence. The direction of a quotation mark
 and the doubled full stop after an abbreviation are not computed, because both are removed anyway.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -40,7 +42,7 @@ _LETTER = r"[^\W\d_]"
 _ALNUM = r"[^\W_½¼¾⅓⅔²³]"
 _THING = rf"{_ALNUM}+(?:[-‐‑_]{_ALNUM}+)*"
 _SLASHED = rf"{_ALNUM}+(?:-{_LETTER}+){{0,2}}"
-_DOTTED = rf"{_LETTER}{_ALNUM}*(?:-{_ALNUM}+)*"
+_DOTTED = rf"{_LETTER}{_ALNUM}*"
 _RULES: Final = tuple(
     re.compile(rule)
     for rule in (
@@ -50,20 +52,25 @@ _RULES: Final = tuple(
         r"[A-Za-z0-9_.-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*",
         rf"[#@]{_LETTER}\w*",  # a hashtag, a user
         r"&(?i:amp|lt|gt|quot|apos);",
-        r"[-+]?(?:\d+|[.,:]\d+)(?:[.,:]\d+)*(?:-\d+)*",  # a number or a range of them
+        r"[-+]?(?:\d+|[.,:]\d+)(?:[.,:]\d+)*",  # a number
+        rf"\d+\.\d*(?:-{_ALNUM}+)+",  # from such a number on
         r"\d+[-/]\d+(?:[-/]\d+)?",  # a fraction, a date
         _THING,
         rf"{_SLASHED}(?:/{_SLASHED})+",
         rf"{_THING}\.(?=[,;:])",  # a full stop before a comma can only be an abbreviation's
         r"[A-Za-z0-9]+(?:,[A-Za-z0-9]+){1,3}(?:-[A-Za-z0-9]+)+",
-        rf"{_DOTTED}(?:[.!?]{_DOTTED})+",
-        r"[A-Z]+(?:&[A-Z]+)+",
+        rf"{_DOTTED}(?:[.!?]{_DOTTED})+(?:-{_ALNUM}+)*",
+        r"[A-Z]+(?:&(?:amp;)?[A-Z]+)+",
         rf"(?i:(?:[a-z]\.){{2,}}(?:-{_ALNUM}+)*)",  # an acronym
         rf"(?:(?i:{_ABBREVIATIONS})|{_STATES})\.(?!{_ALNUM})",
         r"(?i:no\.(?=\d))",  # a number
         r"[A-Za-z]\.(?![^\W\d])",  # an initial
-        rf"(?![iIyYjJ]){_LETTER}['’](?!(?:ll|re|ve)\b){_LETTER}{{2,}}(?:-{_ALNUM}+)*",
-        r"(?i:ma['’]am|e['’]er|o['’]er|ne['’]er|['’]n['’]?|['’]em)(?!\w)",
+        rf"(?:[A-HK-XZ]|[dlno])['’](?!(?:ll|re|ve)\b){_LETTER}{{2,}}(?:-{_ALNUM}+)*",
+        rf"{_LETTER}+[aeiouyAEIOUY]['’][aeiouA-Z]{_LETTER}*",  # Ya'Kub, Hawai'i
+        rf"[yY]['’](?={_LETTER})",  # y'all
+        r"(?i:ma['’]am|e['’]er|o['’]er|ne['’]er|['’]n|['’]em)(?!\w)",
+        r"(?i:['’]n['’])",
+        r"(?i:ol['’])(?!\w)",
         r"['’][0-9]{2}s?(?!\w)",
         r"(?i:['’](?:s|m|d|ll|re|ve))(?!\w)",
         r"(?:US|HK|NZ|A|C|S|M)\$",
@@ -89,15 +96,59 @@ _RENAMED: Final = {
     "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": "''", "&apos;": "'",
 }  # fmt: skip
 _UNKNOWN: Final = "‒₩₹\ufeff"  # dropped by the lexer, as are symbols beyond the basic plane
-# Words which, after an initial, start the next sentence: "vitamin C. The" against "George W. Bush".
+# Words which, after an initial, start the next sentence: "vitamin C. The" against "George W. Bush". In capitals too.
 _STARTERS: Final = frozenset(
-    [
-        "A", "About", "After", "All", "Although", "An", "And", "As", "At", "But", "By", "For", "From", "He",
-        "Her", "His", "How", "However", "I", "If", "In", "It", "Its", "Many", "More", "Most", "No", "Not", "On",
-        "One", "Other", "She", "So", "Some", "Such", "That", "The", "Their", "Then", "There", "These", "They",
-        "This", "Those", "To", "Under", "Until", "We", "What", "When", "Where", "While", "Who", "With", "You",
+    spelled
+    for word in [
+        "A",
+        "About",
+        "According",
+        "Additionally",
+        "After",
+        "An",
+        "As",
+        "At",
+        "But",
+        "Earlier",
+        "He",
+        "Her",
+        "Here",
+        "However",
+        "If",
+        "In",
+        "It",
+        "Last",
+        "Many",
+        "More",
+        "Mr.",
+        "Ms.",
+        "Now",
+        "Once",
+        "One",
+        "Other",
+        "Our",
+        "She",
+        "Since",
+        "So",
+        "Some",
+        "Such",
+        "That",
+        "The",
+        "Their",
+        "Then",
+        "There",
+        "These",
+        "They",
+        "This",
+        "We",
+        "What",
+        "When",
+        "While",
+        "Yet",
+        "You",
     ]
-)  # fmt: skip
+    for spelled in (word, word.upper())
+)
 
 
 def _normalise(token: str) -> str:
@@ -105,7 +156,7 @@ def _normalise(token: str) -> str:
     if renamed is not None:
         return renamed
     word = token.lower()
-    return _CLITICS.get(word, word)
+    return _CLITICS.get(word, word.replace("&amp;", "&"))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -126,17 +177,31 @@ def _split(chunk: str) -> tuple[str, ...]:
     return tuple(word for word in map(_normalise, tokens) if word not in _PUNCTUATION)
 
 
+def tokenize_lines(texts: Sequence[str]) -> list[tuple[str, ...]]:
+    """The words of each of a file's lines, as the scorer cuts them: an initial at a line's end looks into the next."""
+    following, words = "", []
+    for text in reversed(texts):
+        words.append(tokenize(text, ends=following in _STARTERS))
+        following = next(iter(text.split(maxsplit=1)), following)
+    return words[::-1]
+
+
 @lru_cache(maxsize=1 << 15)
-def tokenize(text: str) -> tuple[str, ...]:
-    """The words that COCO's ROUGE-L and CIDEr count in `text`, a line of any length. Remembers recent lines."""
+def tokenize(text: str, ends: bool = True) -> tuple[str, ...]:
+    """The words that COCO's ROUGE-L and CIDEr count in `text`, a line of any length. Remembers recent lines.
+
+    `ends`: whether an initial at the line's end ends a sentence (`8.3 m.`), as it does before a line like The ...
+    """
     words: list[str] = []
     chunks = text.split()
     for index, chunk in enumerate(chunks):
         following = chunks[index + 1] if index + 1 < len(chunks) else ""
-        if len(chunk) == 2 and chunk[1] == "." and chunk[0].isalpha():
-            words.append(chunk[0].lower() if following in _STARTERS else chunk.lower())
-        elif following[:1].isdigit() and chunk.lower() in _BEFORE_A_NUMBER:
+        if following[:1].isdigit() and chunk.lower() in _BEFORE_A_NUMBER:
             words.append(chunk.lower())
-        else:
-            words.extend(_split(chunk))
+            continue
+        found = _split(chunk)
+        words.extend(found)
+        initial = chunk[-1] == "." and found and len(found[-1]) == 2 and found[-1][0].isalpha() and found[-1][1] == "."
+        if initial and (following in _STARTERS if following else ends):
+            words[-1] = found[-1][0]  # it ends the sentence
     return tuple(words)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from softprompt.metrics.base import Metric, References, Sums, mean_of, there
-from softprompt.metrics.ptb import tokenize
+from softprompt.metrics.ptb import tokenize_lines
 
 _BETA: Final = 1.2
 _EMPTY: Final = ("",)
@@ -38,14 +38,16 @@ class RougeL(Metric):
             DataError: A segment has no reference.
         """
         super().__init__(references)
-        self._references = [[tokenize(reference) or _EMPTY for reference in there(group)] for group in references]
+        groups = [there(group) for group in references]
+        words = iter(tokenize_lines([text for group in groups for text in group]))
+        self._references = [[next(words) or _EMPTY for _ in group] for group in groups]
 
     def segments(self, hypotheses: Sequence[str]) -> Sums:
         """F of each segment."""
         return mean_of(
             (
-                segment_rouge_l(tokenize(hypothesis) or _EMPTY, group)
-                for hypothesis, group in zip(hypotheses, self._references, strict=True)
+                segment_rouge_l(words or _EMPTY, group)
+                for words, group in zip(tokenize_lines(hypotheses), self._references, strict=True)
             ),
             scale=100.0,
         )
