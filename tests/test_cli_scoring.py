@@ -89,7 +89,7 @@ BAD = {
     "no file": (["nowhere", "--refs", "groups"], 2, ["nowhere", "no such file"]),
     "no references": (["hyp"], 2, ["--refs"]),
     "suite": (["hyp", "--refs", "groups", "--suite", "webnl"], 2, ["webnl", "Did you mean 'webnlg'"]),
-    "metric": (["hyp", "--refs", "groups", "--metrics", "ter"], 2, ["no metric 'ter'"]),
+    "metric": (["hyp", "--refs", "groups", "--metrics", "terr"], 2, ["got 'terr'", "Did you mean 'ter'"]),
     "not a number": (["hyp", "--refs", "ref0", "--suite", "glue/stsb"], 1, ["Expected a number", "segment 1"]),
     "bertscore's layer": (["hyp", "--refs", "groups", "--bertscore", "mine"], 2, ["mine:LAYER"]),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from softprompt.metrics.chrf import ChrF
@@ -33,6 +35,19 @@ def test_the_best_reference_counts() -> None:
     assert chrf(["ab cd"], [["xy", "ab cd", "ab"]]) == pytest.approx(100)
 
 
-def test_of_references_that_agree_as_well_the_order_does_not_matter() -> None:
-    there = chrf(["", "ab cd"], [["a b c", "x"], ["ab cd"]])
-    assert chrf(["", "ab cd"], [["x", "a b c"], ["ab cd"]]) == pytest.approx(there)
+def test_of_references_that_agree_as_well_the_first_counts() -> None:
+    # Neither reference of "!" shares anything with it: the lengths of the first one count.
+    assert chrf(["!", "a"], [["on the", "sat"], ["'", "mat !"]]) == pytest.approx(6.5789, abs=1e-4)
+    assert chrf(["", "ab cd"], [["x", "a b c"], ["ab cd"]]) > chrf(["", "ab cd"], [["a b c", "x"], ["ab cd"]])
+
+
+def test_equals_sacrebleu_to_the_last_digit() -> None:
+    from sacrebleu.metrics import CHRF
+
+    random.seed(3)
+    words = ["the", "cat", "sat", "on", "a", "mat", ",", ".", "!", "'", '"', "café", "中文", "it's", "(see)", "3.5"]
+    for _ in range(100):
+        groups = [[" ".join(random.choices(words, k=random.randint(1, 6))) for _ in range(3)] for _ in range(4)]
+        outputs = [" ".join(random.choices(words, k=random.randint(0, 6))) for _ in range(4)]
+        theirs = CHRF(word_order=2).corpus_score(outputs, [list(column) for column in zip(*groups, strict=True)]).score
+        assert chrf(outputs, groups) == theirs

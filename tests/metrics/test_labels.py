@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from softprompt.errors import DataError
-from softprompt.metrics import MetricFactory
+from softprompt.errors import ConfigError, DataError
+from softprompt.metrics import Classes, MetricFactory, Unavailable, score_suite
 from softprompt.metrics.correlation import Pearson, Spearman
 from softprompt.metrics.labels import Accuracy, MacroF1, Matthews, f1
 from softprompt.metrics.multirc import MultiRcExactMatch, MultiRcF1
@@ -32,7 +32,8 @@ def test_f1_of_one_class() -> None:
     assert metric.score(GIVEN).value == pytest.approx(100 * 2 * 3 / (2 * 3 + 1 + 2))
     assert metric.score(["equivalent" if label == "1" else "nonsense" for label in THERE]).value == 100
     assert metric.score(["0"] * 10).value == 0
-    assert f1("1")([["0"]]).score(["0"]).value == 0
+    with pytest.raises(Unavailable, match="no reference is of the positive class, '1'"):
+        f1("1")([["0"]])
 
 
 def test_matthews_of_two_classes() -> None:
@@ -100,3 +101,46 @@ def test_multirc_options_without_a_judgement_are_wrong() -> None:
     assert score(MultiRcF1, ["1"], ["1 1 0"]) == pytest.approx(100 * 2 * 1 / (2 + 2))
     assert score(MultiRcExactMatch, ["0"], ["0 0"]) == 0
     assert score(MultiRcExactMatch, ["yes no"], ["1 0"]) == 100
+
+
+def test_f1_of_labels_is_of_the_class_that_is_named_or_refused() -> None:
+    given, there = ["same", "same"], [["not same"], ["same"]]
+    with pytest.raises(ConfigError, match=r"f1 of which class\? .*f1_macro.*squad_f1"):
+        score_suite("accuracy", given, there, metrics=["f1", "accuracy"])
+    with pytest.raises(ConfigError, match="Take accuracy"):
+        score_suite("accuracy", given, there, metrics=["exact_match"])
+    for suite in ("accuracy", "text", "glue/mrpc"):
+        scores = score_suite(suite, given, there, metrics=["f1"], classes=Classes(("not same", "same"), "same")).scores
+        assert scores["f1"].value == pytest.approx(200 / 3) and "positive:same" in scores["f1"].signature
+    macro = score_suite("accuracy", given, there, metrics=["f1_macro"]).scores["f1_macro"].value
+    assert macro == pytest.approx(100 / 3)
+    with pytest.raises(ConfigError, match="f1 of which class"):
+        score_suite("text", given, there, metrics=["f1"])
+    assert score_suite("text", given, there, metrics=["squad_f1"]).scores["squad_f1"].value == pytest.approx(250 / 3)
+
+
+def test_f1_of_other_words_than_the_published_is_missing_with_the_reason() -> None:
+    result = score_suite("glue/mrpc", ["same", "other"], [["same"], ["other"]])
+    assert result.scores["accuracy"].value == 100
+    assert "no reference is of the positive class" in result.missing["f1"] and "--positive" in result.missing["f1"]
+
+
+def test_what_is_absent_is_no_empty_text() -> None:
+    with pytest.raises(DataError, match="got None as number 2 of 2 segments"):
+        score_suite("accuracy", ["a", None], [["a"], [""]])  # type: ignore[list-item]
+    with pytest.raises(DataError, match="got None as number 1 of segment 2"):
+        score_suite("text", ["a", ""], [["a"], [None]])  # type: ignore[list-item]
+    for suite, metric in (("squad", "exact_match"), ("squad", "f1"), ("e2e", "rouge_l")):
+        scores = score_suite(suite, ["", "x"], [["the red inn", ""], ["x"]], metrics=[metric]).scores
+        assert scores[metric].value == 50, metric
+    assert score_suite("accuracy", ["", "b"], [["", "a"], ["b"]]).scores["accuracy"].value == 50
+
+
+def test_multirc_what_is_no_label_is_wrong_whatever_is_right() -> None:
+    there = ["0 0", "0", "1 0"]
+    assert score(MultiRcExactMatch, ["some garbage", "-", "x y"], there) == 0
+    assert score(MultiRcF1, ["some garbage", "-", "x y"], there) == 0
+    assert score(MultiRcExactMatch, ["0 0", "0", "1 0"], there) == 100
+    result = score_suite("superglue/multirc", ["1 0"], [["maybe 0"]])
+    assert not result.scores and "maybe 0" in result.missing["exact_match"]
+    assert list(score_suite("superglue/multirc", ["1 0"], [["0 0"]]).missing) == ["f1a"]

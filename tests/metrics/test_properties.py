@@ -13,7 +13,7 @@ from softprompt.metrics import SUITES, prepare_suite, score_suite
 
 pytestmark = pytest.mark.usefixtures("no_java")
 
-GENERATION = ("e2e", "webnlg", "webnlg2020", "dart", "summarization", "squad", "superglue/record")
+GENERATION = ("text", "e2e", "webnlg", "webnlg2020", "dart", "summarization", "squad", "superglue/record")
 SENTENCES = [
     ["The Mill is a cheap pub near Café Rouge .", "Near Café Rouge there is a cheap pub , The Mill ."],
     ["Blue Spice serves French food in the city centre .", "French food is what Blue Spice serves ."],

@@ -9,6 +9,7 @@ import pytest
 
 from softprompt.errors import ConfigError, DataError
 from softprompt.metrics.files import TestSet, read_lines, read_test_set
+from softprompt.metrics.scoring import score
 
 
 @pytest.fixture
@@ -166,8 +167,14 @@ class TestSquad:
     @pytest.mark.usefixtures("folder")
     @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
     def test_answers_find_their_questions(self, mark: str) -> None:
-        test = self.read(f'{mark}{{"2": "5.", "7": "x"}}'.encode(), f"{mark}{self.GOLD}".encode())
+        test = self.read(f'{mark}{{"1": "", "2": "5.", "7": "x"}}'.encode(), f"{mark}{self.GOLD}".encode())
         assert test == TestSet(["", "5."], [["Paris", "in París"], ["5"]])
+
+    @pytest.mark.usefixtures("folder")
+    def test_an_absent_answer_is_said_and_wrong_even_where_the_right_one_has_no_words(self) -> None:
+        with pytest.warns(UserWarning, match="no answer to 1 of the 2 questions.*'1'"):
+            test = self.read(b'{"2": "5."}', self.GOLD.replace("Paris", "the").encode())
+        assert {name: entry["score"] for name, entry in score(test, "squad").items()} == {"exact_match": 50, "f1": 50}
 
     @pytest.mark.usefixtures("folder")
     @pytest.mark.parametrize(

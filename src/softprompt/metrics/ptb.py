@@ -97,58 +97,13 @@ _RENAMED: Final = {
 }  # fmt: skip
 _UNKNOWN: Final = "‒₩₹\ufeff"  # dropped by the lexer, as are symbols beyond the basic plane
 # Words which, after an initial, start the next sentence: "vitamin C. The" against "George W. Bush". In capitals too.
-_STARTERS: Final = frozenset(
-    spelled
-    for word in [
-        "A",
-        "About",
-        "According",
-        "Additionally",
-        "After",
-        "An",
-        "As",
-        "At",
-        "But",
-        "Earlier",
-        "He",
-        "Her",
-        "Here",
-        "However",
-        "If",
-        "In",
-        "It",
-        "Last",
-        "Many",
-        "More",
-        "Mr.",
-        "Ms.",
-        "Now",
-        "Once",
-        "One",
-        "Other",
-        "Our",
-        "She",
-        "Since",
-        "So",
-        "Some",
-        "Such",
-        "That",
-        "The",
-        "Their",
-        "Then",
-        "There",
-        "These",
-        "They",
-        "This",
-        "We",
-        "What",
-        "When",
-        "While",
-        "Yet",
-        "You",
-    ]
-    for spelled in (word, word.upper())
-)
+_OPENERS: Final = (
+    "A", "About", "According", "Additionally", "After", "An", "As", "At", "But", "Earlier", "He", "Her", "Here",
+    "However", "If", "In", "It", "Last", "Many", "More", "Mr.", "Ms.", "Now", "Once", "One", "Other", "Our", "She",
+    "Since", "So", "Some", "Such", "That", "The", "Their", "Then", "There", "These", "They", "This", "We", "What",
+    "When", "While", "Yet", "You",
+)  # fmt: skip
+_STARTERS: Final = frozenset([*_OPENERS, *map(str.upper, _OPENERS)])
 
 
 def _normalise(token: str) -> str:
