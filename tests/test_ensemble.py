@@ -137,7 +137,7 @@ def test_runs_from_the_command_line(runs: list[Path]) -> None:
     again = ensemble_runs(runs, quiet=True)
     texts = ensemble_texts(runs)
     rows = [json.loads(line) for line in (runs[0] / "predictions" / "test.jsonl").read_text().splitlines()]
-    want = score_suite("e2e", texts, [row["references"] for row in rows])
+    want = score_suite("text", texts, [row["references"] for row in rows])
     assert again.ensemble == {metric: score.value for metric, score in want.scores.items()}
 
 

@@ -22,9 +22,9 @@ def answers(run: Path) -> list[str]:
 
 def test_answers_are_label_words_by_default_and_free_where_one_says_so(tmp_path: Path) -> None:
     run = done(labelled_job(tmp_path / "a"), "untuned=false")
-    assert set(answers(run)) <= {"tea", "hot pie"} and list(kept(run)["scores"]) == ["accuracy", "f1_macro"]
+    assert set(answers(run)) <= {"tea", "hot pie"} and list(kept(run)["scores"]) == ["accuracy"]
     free = done(labelled_job(tmp_path / "b"), "untuned=false", "decode.labels=false")
-    assert not set(answers(free)) <= {"tea", "hot pie"} and list(kept(free)["scores"]) == ["accuracy", "f1_macro"]
+    assert not set(answers(free)) <= {"tea", "hot pie"} and list(kept(free)["scores"]) == ["accuracy"]
 
 
 def test_it_is_off_where_nothing_is_a_label_or_answers_are_sampled(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_label_words_that_cannot_be_answers_are_generated_freely_and_that_is_sai
     run = done(recipe, "untuned=false", "decode.max_new_tokens=2")
     said = capsys.readouterr().err
     assert "answers are generated freely" in said and "'tea' takes 3 tokens" in said
-    assert list(kept(run)["scores"]) == ["accuracy", "f1_macro"]
+    assert list(kept(run)["scores"]) == ["accuracy"]
     with pytest.raises(ConfigError, match="takes 3 tokens"):
         run_recipe(load_recipe(str(recipe), ["decode.labels=true", "decode.max_new_tokens=2"]), tmp_path / "no")
 
@@ -67,10 +67,10 @@ def test_a_run_that_was_started_when_the_default_was_off_goes_on_so(tmp_path: Pa
 
 def test_own_data_has_a_small_suite(tmp_path: Path) -> None:
     path = str(labelled_job(tmp_path))
-    assert suite_of(load_recipe(path)) == "labels"
+    assert suite_of(load_recipe(path)) == "accuracy"
     texts = load_recipe(path, ["data.labels=null"])
     assert suite_of(texts) == "text" and list(chosen_suite(texts).metrics) == ["bleu", "rouge_l", "chrf"]
-    assert suite_of(load_recipe(path, ["data.labels=null", "decode.labels=true"])) == "labels"
+    assert suite_of(load_recipe(path, ["data.labels=null", "decode.labels=true"])) == "accuracy"
     assert suite_of(task_recipe("glue-mrpc")) == "glue/mrpc" and suite_of(task_recipe("e2e")) == "e2e"
 
 

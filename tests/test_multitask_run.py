@@ -94,7 +94,7 @@ def test_a_folder_holds_one_training_and_each_tasks_prompt_predictions_and_score
 
 def test_each_task_is_scored_by_its_own_suite_and_answers_with_its_own_words(done: Path) -> None:
     scores = {task: json.loads((done / "tasks" / task / "scores.json").read_text()) for task in (TEXT, LABEL)}
-    assert list(scores[TEXT]["scores"]) == ["bleu", "nist", "rouge_l", "cider"]
+    assert list(scores[TEXT]["scores"]) == ["bleu", "rouge_l", "chrf"]
     assert list(scores[LABEL]["scores"]) == ["accuracy"]
     rows = kept(done / "tasks" / LABEL)
     assert {row["prediction"] for row in rows} <= {"hot", "cold"}

@@ -60,7 +60,7 @@ class ScoreConfig(Section):
     """Scoring of the test predictions."""
 
     suite: str | None = Field(
-        default=None, description="scoring suite; null: the task's own, labels for own labels, or text"
+        default=None, description="scoring suite; null: the task's own, accuracy for own labels, or text"
     )
     metrics: Annotated[tuple[str, ...], Strict(False)] = Field(
         default=(), description="list of metrics, of the suite or any other; empty: all of the suite"

@@ -10,7 +10,7 @@ import torch
 from softprompt import data
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded, encode_pairs, encode_sources, require_answer_fits, require_fit, require_pairs_fit
-from softprompt.config import Recipe
+from softprompt.config import DecodeConfig, Recipe
 from softprompt.console import say
 from softprompt.errors import ConfigError
 from softprompt.incontext import InContext
@@ -38,11 +38,18 @@ class Job:
     test: Sequence[Example]
     splits: Mapping[str, Any]
     """What splits.json keeps of train, dev and test: their sizes and checksums, and what was cut off them."""
+    settled: Recipe | None = None
+    """The recipe with `decode.labels` on or off; None: as it is."""
+
+    @property
+    def decode(self) -> DecodeConfig:
+        """How answers are made, `decode.labels` on or off."""
+        return (self.settled or self.recipe).decode
 
     @property
     def labels(self) -> tuple[str, ...] | None:
         """What an answer may be, where the recipe wants label words."""
-        return label_choices(self.recipe, self.examples)
+        return label_choices(self.settled or self.recipe, self.examples)
 
 
 def prepare(parts: Mapping[Key, Recipe]) -> dict[Key, Job]:
@@ -75,7 +82,7 @@ def _encoded(plan: Backbone, recipe: Recipe, splits: Splits) -> Job:
 
 def _with_room(plan: Backbone, job: Job, splits: Splits) -> Job:
     """The job with its texts cut to the window where the recipe says so; DataError if they do not fit."""
-    job = replace(job, recipe=settled(plan, job.recipe, job.examples))
+    decided = settled(plan, job.recipe, job.examples)
     method = build_method(replace(plan, model=copy.deepcopy(plan.model)), job.recipe)  # some methods change the model
     if method is not None and not job.train:
         lacking = f"the task {job.recipe.data.task!r} has none" if job.recipe.data.task else "the data has none"
@@ -84,7 +91,7 @@ def _with_room(plan: Backbone, job: Job, splits: Splits) -> Job:
             "Set data.train=FILE, or method=untuned to score the backbone alone."
         )
     offset = room_taken(plan, method or build_untrained(plan, job.recipe, job.examples))
-    answer = answer_room(plan, job.recipe, job.examples)
+    answer = answer_room(plan, decided, job.examples)
     if job.recipe.data.truncate == "source":
         splits, cuts = cut_splits(plan, splits, rooms(plan, job.recipe, offset, answer))
         job = _encoded(plan, job.recipe, splits)
@@ -93,7 +100,7 @@ def _with_room(plan: Backbone, job: Job, splits: Splits) -> Job:
             if cut.examples:
                 say(f"{name}: {cut.examples} of {cut.of} sources cut at their end, by {cut.tokens} tokens")
     _require_room(plan, job, offset, answer, learns=method is not None)
-    return job
+    return replace(job, settled=decided)
 
 
 def _require_room(plan: Backbone, job: Job, offset: int, answer: int, *, learns: bool) -> None:

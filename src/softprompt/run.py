@@ -208,7 +208,7 @@ def _decode(
         backbone,
         steering,
         [example.source for example in test],
-        recipe.decode,
+        job.decode,
         labels=job.labels,
         seed=recipe.seed,
         world=world,

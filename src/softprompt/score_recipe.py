@@ -18,8 +18,8 @@ def wants_labels(recipe: Recipe) -> bool:
 
 
 def suite_of(recipe: Recipe) -> str:
-    """The recipe's own suite, else its task's, else `labels` where labels are learned or answered, else `text`."""
-    otherwise = "labels" if recipe.data.labels or wants_labels(recipe) else "text"
+    """The recipe's own suite, else its task's, else `accuracy` where labels are learned or answered, else `text`."""
+    otherwise = "accuracy" if recipe.data.labels or wants_labels(recipe) else "text"
     return recipe.score.suite or (load_task(recipe.data.task).suite if recipe.data.task else otherwise)
 
 

@@ -149,7 +149,7 @@ def _suite_kept(place: Path, recipe: Recipe) -> str:
     if recipe.score.suite or recipe.data.task or recipe.score.metrics:
         return named
     kept = _kept_metrics(place / SCORES) - {"bertscore"}
-    fitting = (suite for suite in (named, "e2e", "accuracy") if kept == set(SUITES[suite].metrics))
+    fitting = (suite for suite in (named, "e2e") if kept == set(SUITES[suite].metrics))
     return next(fitting, named)
 
 

@@ -136,7 +136,6 @@ SUITES: Final[Mapping[str, Suite]] = MappingProxyType(
         "squad": _suite("extractive QA", exact_match=ExactMatch, f1=AnswerF1),
         "text": _suite("texts of one's own", bleu=Bleu, rouge_l=RougeL, chrf=ChrF),
         "accuracy": _labels("classification", accuracy=Accuracy),
-        "labels": _labels("labels of one's own", accuracy=Accuracy, f1_macro=MacroF1),
         "glue/cola": _labels("GLUE CoLA", matthews=Matthews),
         "glue/sst2": _labels("GLUE SST-2", accuracy=Accuracy),
         "glue/mrpc": _labels("GLUE MRPC", accuracy=Accuracy, f1=_PARAPHRASE),
