@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from test_score_run import done, kept, labelled_job
 
-from softprompt import data
+from softprompt import data, load
+from softprompt.backbone import Backbone
 from softprompt.config import load_recipe, task_recipe
 from softprompt.errors import ConfigError
 from softprompt.metrics import Unavailable
@@ -25,6 +26,15 @@ def test_answers_are_label_words_by_default_and_free_where_one_says_so(tmp_path:
     assert set(answers(run)) <= {"tea", "hot pie"} and list(kept(run)["scores"]) == ["accuracy"]
     free = done(labelled_job(tmp_path / "b"), "untuned=false", "decode.labels=false")
     assert not set(answers(free)) <= {"tea", "hot pie"} and list(kept(free)["scores"]) == ["accuracy"]
+
+
+def test_beams_have_no_effect_on_label_words_which_is_said_and_what_was_learned_answers_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = done(labelled_job(tmp_path), "untuned=false", "decode.beams=3")
+    assert "decode.beams=3 has no effect" in capsys.readouterr().err
+    model = load(Backbone.load(str(tmp_path / "backbone")), run)
+    assert model.generate(["the inn sells tea", "the inn sells tea x"]) == answers(run)[:2]
 
 
 def test_it_is_off_where_nothing_is_a_label_or_answers_are_sampled(tmp_path: Path) -> None:

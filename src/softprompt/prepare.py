@@ -129,6 +129,8 @@ def settled(backbone: Backbone, recipe: Recipe, train: Sequence[Example]) -> Rec
         return recipe.model_copy(update={"decode": recipe.decode.model_copy(update={"labels": False})})
     if recipe.decode.strategy == "beam" and recipe.decode.beams not in (1, 5):
         say(f"answers are chosen out of all label words: decode.beams={recipe.decode.beams} has no effect")
+        beams = {"labels": True, "beams": DecodeConfig.model_fields["beams"].default}
+        return recipe.model_copy(update={"decode": recipe.decode.model_copy(update=beams)})
     return decided
 
 

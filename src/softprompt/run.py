@@ -193,7 +193,7 @@ def _keep(method: Method, job: Job, place: Path, before: str, training: Mapping[
     """Write the artefact, and how it answers; `before` is the backbone's hash before training."""
     recipe = job.recipe
     extra = {"step": training["selected_step"], "dev_loss": training["dev_loss"], "seed": recipe.seed}
-    extra |= kept_answers(recipe.decode, job.labels)
+    extra |= kept_answers(job.decode, job.labels)
     method.save(place / method.kept_in, backbone_id=recipe.backbone.id, backbone_hash=before, extra=extra)
 
 
