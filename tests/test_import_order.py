@@ -58,7 +58,8 @@ FLOW = (
     ),
     *("resume", "folder", "prepare", "results", "run", "ensemble_runs", "plan", "inspection", "data_inspection"),
     *("scale", "scale_page"),
-    *("report", "sweep_report", "sweep", "listing", "cli", "__main__"),
+    *("report", "sweep_report", "sweep", "listing", "quiet", "guard"),
+    *("cli_app", "cli_run", "cli_show", "cli_scoring", "cli", "__main__"),
 )
 MODULES = {path: ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in sorted(ROOT.rglob("*.py"))}
 IDS = [str(path.relative_to(ROOT)) for path in MODULES]

@@ -1,5 +1,7 @@
 """The only exceptions a user is meant to meet. Each message says: expected, got, do this."""
 
+import errno
+
 
 class SoftpromptError(Exception):
     """Something failed that the user can act on. The command line prints the message and exits with `exit_code`."""
@@ -39,3 +41,26 @@ class Interrupted(SoftpromptError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+_NO_MEMORY = (
+    "defaultcpuallocator",
+    "not enough memory",
+    "out of memory",
+    "cannot allocate memory",
+    "failed to map segment",
+    "bad_alloc",
+    "can't start new thread",
+    "alloc_failed",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out: torch's on a device or a CPU, Python's, or the system's."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError | ImportError | OSError) and any(
+        words in str(error).lower() for words in _NO_MEMORY
+    )
