@@ -10,7 +10,7 @@ import softprompt
 
 ROOT = Path(softprompt.__file__).parent
 FLOW = (
-    *("errors", "types", "recipes", "recipe_files", "tasks", "parts", "method_config", "published"),
+    *("errors", "types", "yaml_text", "recipes", "recipe_files", "tasks", "parts", "method_config", "published"),
     *("data_config", "train_config", "decode_config", "config", "grid", "scale_setting"),
     *("template", "data", "table", "metrics", "segments", "score_recipe", "finite", "files", "console", "score_run"),
     *(

@@ -17,6 +17,8 @@ FORMER_NAMES = {
 """Names that bundled recipes had once: they are found, and not listed."""
 OWN_KEYS = ("name", "published")
 """What a recipe says of itself alone: not taken over from its base."""
+MOST_BASES = 16
+"""Recipes, one based on the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ def _base(ref: Any, where: str, above: tuple[Path, ...]) -> RecipeText:
         raise ConfigError(f"{where}: {error}") from None
     if path.resolve() in [one.resolve() for one in above]:
         raise ConfigError(f"{where}: {ref!r} is based on this recipe itself. Name another.")
+    if len(above) > MOST_BASES:
+        raise ConfigError(f"{where}: expected at most {MOST_BASES} recipes based on one another, got more. Merge some.")
     return _read(path, above)
 
 

@@ -1,22 +1,18 @@
-"""Recipes as plain mappings: the YAML dialect of recipes and tasks, and what is laid over them, `key=value` too.
+"""Recipes as plain mappings: what is laid over them, `key=value` too, and what is said of a key or a value."""
 
-The dialect is YAML 1.2's core schema on PyYAML's parser: `1e-3` is a number, `no`, `yes`, `on` and `off` are text,
-keys are always text, a key may appear once, and only plain data can be built.
-"""
-
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import yaml
-
 from softprompt.errors import ConfigError
+from softprompt.yaml_text import KeyPath as KeyPath
+from softprompt.yaml_text import flaw_of
+from softprompt.yaml_text import parse_yaml as parse_yaml
+from softprompt.yaml_text import read_yaml as read_yaml
+from softprompt.yaml_text import write_yaml as write_yaml
 
-KeyPath = tuple[str, ...]
 SHORTHANDS = {"backbone": "id", "method": "name"}
 """Sections that may be written as a plain text, and the field that the text is for."""
 NAMED = ("compare", "tasks")  # sections of names of the user's, each with overrides of a recipe
@@ -52,79 +48,28 @@ ALIASES = {  # what papers and other tools call a field
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
-    """What a YAML text holds, and the line (from 1) on which each key stands."""
-
-    data: Any
-    lines: Mapping[KeyPath, int]
-
-
 def nearest(word: str, words: Iterable[str], intro: str = "; nearest: ") -> str:
     """Return `; nearest: 'a', 'b'` for the words most like `word` (at most 3), or an empty text."""
     found = get_close_matches(word[:200], list(words), n=3)
     return intro + ", ".join(map(repr, found)) if found else ""
 
 
-def read_yaml(path: Path, *, quick: bool = False) -> Document:
-    """Parse a YAML file (UTF-8); ConfigError with `file:line` if it cannot be read or parsed.
+def expand(raw: Mapping[str, Any], named: Sequence[str] = NAMED) -> dict[str, Any]:
+    """Write shorthands out: `backbone: x` is `{id: x}`, `method: x` is `{name: x}`, a null section is empty.
 
-    `quick` is for the package's own files: libyaml where there is one, whose messages are not PyYAML's.
+    `named` are the sections of names that are looked into: an arm of `compare` may have `tasks`, a task has neither.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from None
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}:{line}: expected UTF-8 text, got byte {raw[error.start]:#04x}.") from None
-    return parse_yaml(text, str(path), quick=quick)
-
-
-def parse_yaml(text: str, where: str, *, quick: bool = False) -> Document:
-    """Parse one YAML document; ConfigError that starts with `where:line` if it is not valid."""
-    loader = None
-    try:
-        loader = (_QuickLoader if quick else _Loader)(text)
-        node = loader.get_single_node()
-        if node is None:
-            return Document(None, {})
-        lines: dict[KeyPath, int] = {}
-        _walk(node, (), lines, set(), where)
-        return Document(loader.construct_document(node), lines)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{where}:{mark.line + 1}" if mark else where
-        raise ConfigError(f"{place}: not valid YAML: {error.problem}. Check quotes and indentation there.") from None
-    except yaml.reader.ReaderError as error:
-        line = text[: error.position].count("\n") + 1
-        raise ConfigError(f"{where}:{line}: not valid YAML: a control or broken character. Remove it.") from None
-    except RecursionError:
-        raise ConfigError(f"{where}: not valid YAML: nested too deep.") from None
-    finally:
-        if loader is not None:
-            loader.dispose()
-
-
-def write_yaml(data: Mapping[str, Any]) -> str:
-    """Return YAML text that `parse_yaml` (and any YAML 1.1 reader) reads back as exactly `data`."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
-
-
-def expand(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Write shorthands out: `backbone: x` is `{id: x}`, `method: x` is `{name: x}`, a null section is empty."""
     out = dict(raw)
     for key in out.keys() & set(SECTIONS):
         if out[key] is None:
             out[key] = {}
         elif isinstance(out[key], str) and key in SHORTHANDS:
             out[key] = {SHORTHANDS[key]: out[key]}
-    for key in NAMED:
+    for key in named:
+        inside = ("tasks",) if key == "compare" else ()
         if isinstance(out.get(key), Mapping):
             out[key] = {
-                name: expand({} if over is None else over) if over is None or isinstance(over, Mapping) else over
+                name: expand(over or {}, inside) if over is None or isinstance(over, Mapping) else over
                 for name, over in out[key].items()
             }
     return out
@@ -170,9 +115,14 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         shown = f"override {text[:200]!r}"
         key, equals, value = text.partition("=")
         path = key.strip().split(".")
+        template = tuple(path) in TEMPLATES and "{" in value
+        if flaw := flaw_of(text if template else key):
+            raise ConfigError(f"{shown}: expected text, got {flaw}. Take it out.")
+        if len(path) > 100:
+            raise ConfigError(f"{shown}: expected a key of a recipe, got one of {len(path)} parts.")
         if not equals or not all(path):
             raise ConfigError(f"{shown}: expected key=value with a dotted key, such as train.lr=1e-4.")
-        nested: Any = value if tuple(path) in TEMPLATES and "{" in value else parse_yaml(value, shown).data
+        nested: Any = value if template else parse_yaml(value, shown).data
         if path[0] in SECTIONS and len(path) == 1 and nested is None:
             nulls[path[0]] = None
         else:
@@ -262,105 +212,3 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         old = out.get(key)
         out[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return out
-
-
-def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], seen: set[int], where: str) -> None:
-    """Note each key's line in `lines`; refuse keys that are not plain text or appear twice."""
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _walk(item, (*path, "[]"), lines, seen, where)
-    elif isinstance(node, yaml.MappingNode):
-        mine: dict[str, int] = {}
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
-                raise ConfigError(f"{where}:{line}: expected a plain key such as 'train', got a list or a mapping.")
-            name = str(key.value)
-            if name in mine:
-                raise ConfigError(
-                    f"{where}:{line}: the key {name!r} stands twice (first in line {mine[name]}). Keep one."
-                )
-            mine[name] = lines[(*path, name)] = line
-            _walk(value, (*path, name), lines, seen, where)
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's parser with the core schema's resolvers and constructors only."""
-
-
-class _QuickLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """The same on libyaml."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """PyYAML's dumper that also quotes what our loader would not read as text, and never writes aliases."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _scalar(kind: str) -> Any:
-    converters: dict[str, Callable[[str], Any]] = {
-        "bool": lambda text: {"true": True, "false": False}[text.lower()],
-        "int": lambda text: int(text, 0) if text[:2] in ("0o", "0x") else int(text),
-        "float": lambda text: float(re.sub(r"\.(?=inf|nan)", "", text.lower())),
-        "null": lambda text: None,
-        "str": lambda text: text,
-    }
-    convert = converters[kind]
-
-    def construct(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
-        text = node.value
-        try:
-            if not isinstance(text, str):
-                raise ValueError
-            return convert(text)
-        except (ValueError, KeyError, OverflowError):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"cannot read this value as {kind}", node.start_mark
-            ) from None
-
-    return construct
-
-
-def _undefined(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
-    raise yaml.constructor.ConstructorError(None, None, f"the tag {node.tag!r} is not allowed", node.start_mark)
-
-
-def _sequence(loader: yaml.SafeLoader, node: yaml.Node) -> list[Any]:
-    return [loader.construct_object(item, deep=True) for item in _children(node, yaml.SequenceNode)]
-
-
-def _mapping(loader: yaml.SafeLoader, node: yaml.Node) -> dict[str, Any]:
-    pairs = _children(node, yaml.MappingNode)
-    return {str(key.value): loader.construct_object(value, deep=True) for key, value in pairs}
-
-
-def _children(node: yaml.Node, kind: type[yaml.CollectionNode]) -> list[Any]:
-    if not isinstance(node, kind):
-        raise yaml.constructor.ConstructorError(None, None, "the tag and the value do not fit", node.start_mark)
-    return list(node.value)
-
-
-for _class in (_Loader, _QuickLoader):
-    _class.yaml_implicit_resolvers = {}
-    _class.yaml_constructors = {}
-_PATTERNS = (  # YAML 1.2.2, section 10.3.2; tried in this order
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
-    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
-    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", list("-+.")),
-)
-for _kind, _pattern, _first in _PATTERNS:
-    for _either in (_Loader, _QuickLoader, _Dumper):
-        _either.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_pattern})\Z"), _first)
-for _class in (_Loader, _QuickLoader):
-    for _kind in ("null", "bool", "int", "float", "str"):
-        _class.add_constructor(f"tag:yaml.org,2002:{_kind}", _scalar(_kind))
-    _class.add_constructor("tag:yaml.org,2002:seq", _sequence)
-    _class.add_constructor("tag:yaml.org,2002:map", _mapping)
-    _class.add_constructor(None, _undefined)
