@@ -340,7 +340,7 @@ def test_overrides_merge_in_any_nesting() -> None:
 def test_recursive_and_exploding_aliases_are_refused(tmp_path: Path) -> None:
     assert "not valid YAML" in fail(write(tmp_path, "compare: &a {data: *a}\n"))
     laughs = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
-    assert "unknown key 'a0'" in fail(write(tmp_path, laughs))[:3000]
+    assert "with all aliases written out" in fail(write(tmp_path, laughs))
 
 
 _VALUES = st.one_of(

@@ -135,7 +135,7 @@ def test_an_ensemble_scores_and_answers_as_its_runs_do(recipe: Path, tmp_path: P
     (data / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (*rows[:3], long)))
     own = f"data={{train: {data / 'labels.jsonl'}, dev: null, test: {data / 'long.jsonl'}, truncate: source}}"
     settings = [own, "data.target={label}", "data.labels={column: label, words: {a: tea, b: pie}}"]
-    settings += ["decode={strategy: greedy, beams: 5, labels: true}", "score.metrics=[f1_macro, accuracy]"]
+    settings += ["decode={strategy: greedy, beams: null, labels: true}", "score.metrics=[f1_macro, accuracy]"]
     runs = [tmp_path / "1", tmp_path / "2"]
     for length, run in enumerate(runs, 2):
         more = [*settings, f"method={{name: prompt, length: {length}}}", "train.max_steps=1", "untuned=false"]

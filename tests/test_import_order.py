@@ -10,8 +10,8 @@ import softprompt
 
 ROOT = Path(softprompt.__file__).parent
 FLOW = (
-    *("errors", "types", "yaml_text", "recipes", "recipe_files", "tasks", "parts", "method_config", "published"),
-    *("data_config", "train_config", "decode_config", "config", "grid", "scale_setting"),
+    *("errors", "types", "yaml_text", "recipes", "recipe_files", "tasks", "method_config", "published"),
+    *("data_config", "train_config", "decode_config", "parts", "recipe_messages", "config", "grid", "scale_setting"),
     *("template", "data", "table", "metrics", "segments", "score_recipe", "finite", "files", "console", "score_run"),
     *(
         "fetch",

@@ -4,30 +4,27 @@ Fields have a unit in their description. Paths are taken relative to the working
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, Strict, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, Strict, ValidationError, ValidationInfo, field_validator, model_validator
 
 from softprompt.data_config import DataConfig as DataConfig
 from softprompt.decode_config import DecodeConfig as DecodeConfig
 from softprompt.errors import ConfigError
-from softprompt.method_config import METHOD_CONFIGS, MethodConfig, PrefixTuning, Section, alone_because
-from softprompt.parts import PART_SECTIONS, Where, hidden, section_of, with_tasks, without_methods
+from softprompt.method_config import MethodConfig, PrefixTuning, Section, alone_because
+from softprompt.parts import PART_SECTIONS, Where, hidden, section_of, with_tasks, with_typed_decode, without_methods
 from softprompt.published import Published
 from softprompt.recipe_files import list_recipes, read_recipe
+from softprompt.recipe_messages import Schema, check, explain, names
 from softprompt.recipes import (
-    NAMED,
     KeyPath,
-    describe,
     expand,
     locator,
     nearest,
     overlay,
     parse_overrides,
-    show,
-    suggest,
     write_yaml,
 )
 from softprompt.tasks import load_task, task_names
@@ -35,10 +32,8 @@ from softprompt.train_config import OPTIMIZER_FIELDS as OPTIMIZER_FIELDS
 from softprompt.train_config import TrainConfig as TrainConfig
 
 MAIN, UNTUNED = "main", "untuned"
-NAMED_LIKE = {
-    "compare": "arm names, each with overrides, such as {finetune: {method: finetune}}",
-    "tasks": "names of tasks, each with overrides, such as {cola: {data: {task: glue-cola}}}",
-}
+MOST_ARMS, MOST_TASKS, MOST_PARTS = 100, 100, 400
+"""Arms of `compare`, `tasks`, and arms times tasks."""
 
 
 class BackboneConfig(Section):
@@ -94,13 +89,17 @@ class Recipe(Section):
         default_factory=lambda: PrefixTuning(), description="what is learned"
     )
     tasks: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="tasks trained together, a prompt each: name -> data, method, decode, score"
+        default_factory=dict,
+        max_length=MOST_TASKS,
+        description="tasks trained together, a prompt each: name -> data, method, decode, score",
     )
     data: DataConfig = Field(description="what is learned from and scored on")
     train: TrainConfig = Field(default_factory=lambda: TrainConfig(), description="the training loop")
     decode: DecodeConfig = Field(default_factory=lambda: DecodeConfig(), description="generation")
     score: ScoreConfig = Field(default_factory=lambda: ScoreConfig(), description="scoring")
-    compare: dict[str, dict[str, Any]] = Field(default_factory=dict, description="further arms: name -> overrides")
+    compare: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, max_length=MOST_ARMS, description="further arms: name -> overrides"
+    )
     untuned: bool = Field(default=True, description="also score the backbone with nothing learned")
     published: Published | None = Field(default=None, description="scores of a paper, shown beside the run's own")
 
@@ -189,6 +188,11 @@ class Recipe(Section):
     def _arms_resolve(self, info: ValidationInfo) -> Self:
         context = info.context or {}
         where, root = context.get("where", lambda path: f"recipe {self.name}"), context.get("root", ())
+        if len(self.tasks) * (1 + len(self.compare)) > MOST_PARTS:
+            raise ValueError(
+                f"expected at most {MOST_PARTS} prompts in all, got {len(self.tasks)} tasks in {1 + len(self.compare)} "
+                "arms. Make several recipes of it"
+            )
         for name in self.tasks:
             self._part(name, where, root)
         for name in self.compare:
@@ -243,7 +247,7 @@ class Recipe(Section):
         if name not in self.compare:
             guess = nearest(name, self.arms())
             raise ConfigError(f"recipe {self.name}: no arm {name!r}{guess}. Arms: {', '.join(self.arms())}.")
-        root = ("compare", name)
+        base, root = with_typed_decode(base), ("compare", name)
         if name in (MAIN, UNTUNED) or not re.fullmatch(r"\w[\w-]*", name):
             raise ConfigError(
                 f"{where(root)}: expected an arm name of letters, digits, _ and -, other than {MAIN} and {UNTUNED}, "
@@ -259,7 +263,7 @@ class Recipe(Section):
                 f"{where((*root, section, key))}: compare.{name}.{section}.{key} does not reach task {task!r}, which "
                 f"has its own (tasks.{task}.{section}.{key}). Set compare.{name}.tasks.{task}.{section}.{key}."
             )
-        return build(overlay(base, over) | {"name": f"{self.name}-{name}"}, where, root)
+        return build(with_tasks(overlay(base, over), where) | {"name": f"{self.name}-{name}"}, where, root)
 
 
 def load_recipe(ref: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -278,7 +282,7 @@ def load_recipe(ref: str, overrides: Sequence[str] = ()) -> Recipe:
     mine = parse_overrides(overrides)
     where = locator(text.path, text.places, overrides)
     raw = {"name": text.name, "data": {}} | expand(text.data)
-    _check(raw, where, ())
+    check(_schema(), raw, where, ())
     raw = overlay(raw, mine)
     return build(with_tasks(raw, where), where)
 
@@ -292,12 +296,11 @@ def task_recipe(task: str, overrides: Sequence[str] = ()) -> Recipe:
 
 def build(raw: Mapping[str, Any], where: Where, root: KeyPath = ()) -> Recipe:
     """Validate a merged recipe; ConfigError lists every problem. `root` is put before the names of an arm's keys."""
-    _check(raw, where, root)
+    check(_schema(), raw, where, root)
     try:
         return Recipe.model_validate(dict(raw), context={"where": where, "root": root})
     except ValidationError as error:
-        problems = [_explain(item, where, root) for item in error.errors(include_url=False)]
-        raise ConfigError("\n".join(dict.fromkeys(problems))) from None
+        raise explain(_schema(), error, where, root) from None
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -312,83 +315,8 @@ def dump_yaml(recipe: Recipe) -> str:
 
 def field_names() -> list[str]:
     """Return the dotted name of every field of a recipe; the fields of all methods are under `method`."""
-    names = list(Recipe.model_fields)
-    for model in METHOD_CONFIGS.values():
-        names += [f"method.{key}" for key in model.model_fields]
-    for section, config in SECTION_CONFIGS.items():
-        names += [f"{section}.{key}" for key in config.model_fields]
-    return list(dict.fromkeys(names))
+    return names(_schema())
 
 
-def _check(raw: Mapping[str, Any], where: Where, root: KeyPath) -> None:
-    """Raise one ConfigError for all keys that are not known and all sections that are not mappings."""
-    problems = [f"{where((*root, *path))}: {text}" for path, text in _problems(raw, root)]
-    if problems:
-        raise ConfigError("\n".join(problems))
-
-
-def _problems(raw: Mapping[str, Any], root: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    sections: dict[str, type[BaseModel]] = {**SECTION_CONFIGS, "method": _method(raw.get("method"))}
-    for key, value in raw.items():
-        dotted = ".".join((*root, key))
-        if key not in Recipe.model_fields:
-            guess = suggest((key,), field_names()) or f"; expected one of: {', '.join(Recipe.model_fields)}"
-            yield (key,), f"unknown key {dotted!r}{guess}."
-        elif key in NAMED and not (
-            isinstance(value, Mapping) and all(isinstance(over, Mapping) for over in value.values())
-        ):
-            yield (key,), f"{dotted}: expected {NAMED_LIKE[key]}."
-        elif key in sections and not isinstance(value, Mapping):
-            keys = ", ".join(sections[key].model_fields)
-            yield (key,), f"{dotted}: expected a section with keys such as {keys}; got {show(value)}."
-        elif key in sections:
-            for name in value:
-                if name not in sections[key].model_fields:
-                    yield (key, name), f"unknown key '{dotted}.{name}'{_belongs(sections[key], key, name)}."
-
-
-def _method(raw: Any) -> type[BaseModel]:
-    """Return the model of a method section; of `prefix` where the name is missing or unknown (reported later)."""
-    name = raw.get("name") if isinstance(raw, Mapping) else None
-    return METHOD_CONFIGS.get(name, PrefixTuning) if isinstance(name, str) else PrefixTuning
-
-
-def _belongs(section: type[BaseModel], key: str, name: str) -> str:
-    owners = [method for method, config in METHOD_CONFIGS.items() if key == "method" and name in config.model_fields]
-    if owners:
-        mine = section.model_fields["name"].default
-        return f" for the method {mine!r}: it belongs to {', '.join(map(repr, owners))}. Drop it, or change method.name"
-    return suggest((key, name), field_names()) or f"; {key} has: {', '.join(section.model_fields)}"
-
-
-def _explain(error: Any, where: Where, root: KeyPath) -> str:
-    """Turn one of pydantic's errors into `where: key: expected ..., got .... What the key is, and its default.`"""
-    loc = [str(part) for part in error["loc"]]
-    if loc[:1] == ["method"]:
-        loc[1:2] = ["name"] if error["type"].startswith("union_tag") else []
-    path = tuple(loc[: 2 if loc and loc[0] in {*SECTION_CONFIGS, "method"} else 1])
-    start = f"{where((*root, *path))}: {'.'.join((*root, *path)) or 'recipe'}"
-    if error["type"] == "value_error":
-        return f"{start}: {error['ctx']['error']}."
-    value = error["input"]
-    if path == ("method", "name"):
-        got = value.get("name") if isinstance(value, Mapping) else value
-        guess = nearest(got, METHOD_CONFIGS) if isinstance(got, str) else ""
-        return f"{start}: expected one of {', '.join(METHOD_CONFIGS)}; got {show(got)}{guess}."
-    method = METHOD_CONFIGS.get(str(error["loc"][1]), PrefixTuning) if len(error["loc"]) > 1 else PrefixTuning
-    sections: dict[str, type[BaseModel]] = {**SECTION_CONFIGS, "method": method}
-    info = (sections[path[0]] if len(path) == 2 else Recipe).model_fields.get(path[-1]) if path else None
-    if info is None:
-        return f"{start}: {error['msg']}, got {show(value)}."
-    inner = ".".join(loc[len(path) :])
-    if inner and any(isinstance(part, type) and issubclass(part, BaseModel) for part in get_args(info.annotation)):
-        said = error["msg"].replace("a valid tuple", "a list")
-        unknown = "unknown key" if error["type"] == "extra_forbidden" else f"{said}, got {show(value)}"
-        return f"{start}.{inner}: {unknown}. Expected {describe(info.annotation, ())}: {info.description}."
-    default = "" if info.is_required() or info.default_factory else f" (default: {_plain(info.default)})"
-    wanted = describe(info.annotation, info.metadata)
-    return f"{start}: expected {wanted}; got {show(value)}. It means: {info.description}{default}."
-
-
-def _plain(value: Any) -> str:
-    return str(list(value)) if isinstance(value, tuple) else value if isinstance(value, str) else show(value)
+def _schema() -> Schema:
+    return Schema(Recipe.model_fields, SECTION_CONFIGS)

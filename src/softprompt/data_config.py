@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from softprompt.method_config import Section
+from softprompt.method_config import MOST_STEPS, Section
 from softprompt.tasks import FieldValues, Labels, Policy
 
 FilePath = Annotated[Path, Strict(False)]
@@ -27,7 +27,7 @@ class DataConfig(Section):
     )
     split: Policy | None = Field(default=None, description="how train, dev and test are made; null: the task's way")
     dev_size: int | None = Field(
-        default=None, ge=1, description="rows that split dev_from_train takes; null: the task's, or 1000"
+        default=None, ge=1, le=MOST_STEPS, description="rows that split dev_from_train takes; null: the task's, or 1000"
     )
     hold_out: FieldValues | None = Field(
         default=None, description="rows that only the test has; null: the task's, or none"
@@ -35,19 +35,29 @@ class DataConfig(Section):
     keep: FieldValues | None = Field(
         default=None, description="only rows that train and dev have; null: the task's, or all"
     )
-    low_data: int | None = Field(default=None, ge=2, description="training pairs, with 30% as many for dev; null: all")
-    shots: int | None = Field(default=None, ge=1, description="training pairs, the same number a label; null: all")
+    low_data: int | None = Field(
+        default=None, ge=2, le=MOST_STEPS, description="training pairs, with 30% as many for dev; null: all"
+    )
+    shots: int | None = Field(
+        default=None, ge=1, le=MOST_STEPS, description="training pairs, the same number a label; null: all"
+    )
     subset: int | None = Field(
-        default=None, ge=0, description="which of the random draws of low_data or shots; null: number 0"
+        default=None, ge=0, le=MOST_STEPS, description="which of the random draws of low_data or shots; null: number 0"
     )
     test_task: str | None = Field(default=None, description="task whose test split is scored; null: this task's")
     test_dir: FilePath | None = Field(default=None, description="folder with the files of test_task")
     truncate: Literal["none", "source"] = Field(
         default="none", description="sources too long for the window: refused (none), or cut at their end (source)"
     )
-    max_train: int | None = Field(default=None, ge=1, description="training pairs drawn with `seed`; null: all")
-    max_dev: int | None = Field(default=None, ge=1, description="dev sources drawn with `seed`; null: all")
-    max_test: int | None = Field(default=None, ge=1, description="test sources drawn with `seed`; null: all")
+    max_train: int | None = Field(
+        default=None, ge=1, le=MOST_STEPS, description="training pairs drawn with `seed`; null: all"
+    )
+    max_dev: int | None = Field(
+        default=None, ge=1, le=MOST_STEPS, description="dev sources drawn with `seed`; null: all"
+    )
+    max_test: int | None = Field(
+        default=None, ge=1, le=MOST_STEPS, description="test sources drawn with `seed`; null: all"
+    )
 
     @model_validator(mode="after")
     def _uses_all(self) -> Self:

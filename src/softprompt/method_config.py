@@ -1,14 +1,37 @@
 """The `method` part of a recipe: one frozen model for each method. Fields have a unit in their description."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from softprompt.yaml_text import flaw_of
+
+MOST_TOKENS, MOST_WIDTH, MOST_ROWS, MOST_STEPS = 131_072, 16_384, 65_536, 10**9
+"""Upper bounds of recipes, far above what has a use: virtual tokens or a text's, units or rank, rows, steps."""
 
 
 class Section(BaseModel):
     """A part of a recipe: frozen, no unknown keys, no silent conversion of types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_is_text(cls, raw: Any) -> Any:
+        """Refuse text that no file can hold, before a tokenizer or a path meets it."""
+        for key, value in raw.items() if isinstance(raw, Mapping) else ():
+            if flaw := _flaw_in(value):
+                raise ValueError(f"{key}: expected text, got {flaw}. Take it out")
+        return raw
+
+
+def _flaw_in(value: Any) -> str | None:
+    if isinstance(value, str):
+        return flaw_of(value)
+    if isinstance(value, Mapping):
+        value = (*value, *value.values())
+    return next((flaw for one in value if (flaw := _flaw_in(one))), None) if isinstance(value, list | tuple) else None
 
 
 def _require_with(init: str, **given: object) -> None:
@@ -28,7 +51,10 @@ class PrefixTuning(Section):
 
     name: Literal["prefix"] = Field(default="prefix", description="method")
     length: int | None = Field(
-        default=10, ge=1, description="prefix length in virtual tokens; null: as long as init_text or init_file"
+        default=10,
+        ge=1,
+        le=MOST_TOKENS,
+        description="prefix length in virtual tokens; null: as long as init_text or init_file",
     )
     place: Literal["before", "between"] = Field(
         default="before", description="before the text, or between source and target (infix; decoder-only)"
@@ -39,7 +65,7 @@ class PrefixTuning(Section):
     reparam: Literal["mlp", "deep", "none"] = Field(
         default="mlp", description="how the prefix is parameterised while trained"
     )
-    hidden: int = Field(default=512, ge=1, description="hidden width of the MLP in units")
+    hidden: int = Field(default=512, ge=1, le=MOST_WIDTH, description="hidden width of the MLP in units")
     init: Literal["random", "text", "file", "noop"] = Field(
         default="random",
         description="random numbers, the backbone's activations for init_text, a prompt's, or no change at all",
@@ -70,7 +96,10 @@ class PromptTuning(Section):
 
     name: Literal["prompt"] = Field(default="prompt", description="method")
     length: int | None = Field(
-        default=100, ge=1, description="prompt length in virtual tokens; null: as long as init_text or init_file"
+        default=100,
+        ge=1,
+        le=MOST_TOKENS,
+        description="prompt length in virtual tokens; null: as long as init_text or init_file",
     )
     place: Literal["before", "after_bos", "after"] = Field(
         default="before", description="before the text, behind its begin token, or before its end of text"
@@ -78,12 +107,14 @@ class PromptTuning(Section):
     reparam: Literal["none", "mlp", "residual"] = Field(
         default="none", description="how the rows are parameterised while trained"
     )
-    bottleneck: int = Field(default=128, ge=1, description="hidden width of the MLP in units")
+    bottleneck: int = Field(default=128, ge=1, le=MOST_WIDTH, description="hidden width of the MLP in units")
     init: Literal["vocabulary", "text", "labels", "file", "normal", "uniform", "uniform_positive"] = Field(
         default="vocabulary", description="what the rows start from; uniform_positive is the range of the paper's code"
     )
-    init_scale: float = Field(default=0.5, gt=0, description="half width (uniform), width (positive), or deviation")
-    init_top: int = Field(default=5000, ge=1, description="entries of the vocabulary to draw from")
+    init_scale: float = Field(
+        default=0.5, gt=0, le=1e6, description="half width (uniform), width (positive), or deviation"
+    )
+    init_top: int = Field(default=5000, ge=1, le=10**7, description="entries of the vocabulary to draw from")
     init_text: str | None = Field(default=None, min_length=1, description="words to start from, repeated or cut to fit")
     init_file: str | None = Field(default=None, min_length=1, description="run or prompt folder, or .npy to start from")
     labels: list[str] | None = Field(default=None, min_length=1, description="label words to start from")
@@ -100,10 +131,17 @@ class DePT(Section):
 
     name: Literal["dept"] = Field(default="dept", description="method")
     length: int | None = Field(
-        default=60, ge=1, description="prompt length in virtual tokens; null: as long as init_text or init_file"
+        default=60,
+        ge=1,
+        le=MOST_TOKENS,
+        description="prompt length in virtual tokens; null: as long as init_text or init_file",
     )
-    text_length: int = Field(default=256, ge=1, description="words of a text whose embeddings are changed")
-    rank: int | None = Field(default=None, ge=1, description="rank; null: parameters as of 100 virtual tokens")
+    text_length: int = Field(
+        default=256, ge=1, le=MOST_TOKENS, description="words of a text whose embeddings are changed"
+    )
+    rank: int | None = Field(
+        default=None, ge=1, le=MOST_WIDTH, description="rank; null: parameters as of 100 virtual tokens"
+    )
     lowrank_lr: float | None = Field(default=None, gt=0, description="rate of the low-rank part; null: train.lr")
     positions: Literal["own", "reference"] = Field(
         default="own",
@@ -113,8 +151,10 @@ class DePT(Section):
     init: Literal["vocabulary", "text", "labels", "file", "normal", "uniform", "uniform_positive"] = Field(
         default="vocabulary", description="what the rows start from; uniform_positive is the range of Lester's code"
     )
-    init_scale: float = Field(default=0.5, gt=0, description="half width (uniform), width (positive), or deviation")
-    init_top: int = Field(default=5000, ge=1, description="entries of the vocabulary to draw from")
+    init_scale: float = Field(
+        default=0.5, gt=0, le=1e6, description="half width (uniform), width (positive), or deviation"
+    )
+    init_top: int = Field(default=5000, ge=1, le=10**7, description="entries of the vocabulary to draw from")
     init_text: str | None = Field(default=None, min_length=1, description="words to start from, repeated or cut to fit")
     init_file: str | None = Field(default=None, min_length=1, description="run or prompt folder, or .npy to start from")
     labels: list[str] | None = Field(default=None, min_length=1, description="label words to start from")
@@ -130,15 +170,17 @@ class FineTuning(Section):
     """Fine-tuning: all parameters of the backbone are trained, or those of its top blocks."""
 
     name: Literal["finetune"] = Field(default="finetune", description="method")
-    top: int | None = Field(default=None, ge=1, description="train this many of the highest blocks; null: everything")
+    top: int | None = Field(
+        default=None, ge=1, le=MOST_WIDTH, description="train this many of the highest blocks; null: everything"
+    )
 
 
 class LoRA(Section):
     """LoRA: low-rank changes of weight matrices, by PEFT (Hu et al. 2021)."""
 
     name: Literal["lora"] = Field(default="lora", description="method")
-    rank: int = Field(default=8, ge=1, description="rank of the change")
-    alpha: float = Field(default=16.0, gt=0, description="scale; the change is multiplied by alpha / rank")
+    rank: int = Field(default=8, ge=1, le=MOST_WIDTH, description="rank of the change")
+    alpha: float = Field(default=16.0, gt=0, le=1e6, description="scale; the change is multiplied by alpha / rank")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="probability of dropout before the change")
     targets: list[str] | None = Field(
         default=None, min_length=1, description="names of the matrices; null: PEFT's choice for the architecture"
@@ -160,7 +202,7 @@ class Adapter(Section):
     design: Literal["lin", "houlsby"] = Field(
         default="lin", description="one behind each block, or two: behind attention and feed-forward"
     )
-    bottleneck: int | None = Field(default=None, ge=1, description="width in units; null: by `share`")
+    bottleneck: int | None = Field(default=None, ge=1, le=MOST_WIDTH, description="width in units; null: by `share`")
     share: float | None = Field(default=None, gt=0, lt=1, description="trained share of the backbone's parameters")
 
     @model_validator(mode="after")
@@ -181,7 +223,9 @@ class InContextConfig(Section):
 
     name: Literal["incontext"] = Field(default="incontext", description="method")
     instruction: str | None = Field(default=None, min_length=1, description="what to do, said first; null: nothing")
-    shots: int = Field(default=4, ge=0, description="training pairs shown before each source, drawn with `seed`")
+    shots: int = Field(
+        default=4, ge=0, le=MOST_ROWS, description="training pairs shown before each source, drawn with `seed`"
+    )
 
     @model_validator(mode="after")
     def _shows_something(self) -> "InContextConfig":

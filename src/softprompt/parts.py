@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from softprompt.decode_config import DecodeConfig
 from softprompt.errors import ConfigError
 from softprompt.recipes import KeyPath, overlay
 from softprompt.tasks import Task, load_task
@@ -43,6 +44,45 @@ def with_tasks(raw: dict[str, Any], where: Where) -> dict[str, Any]:
         return _with_task(raw, where)
     filled = {name: _own_decode(raw, name, over, where) for name, over in tasks.items()}
     return {**raw, "tasks": filled}
+
+
+def with_typed_decode(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved recipe's mapping without the decode settings that nobody typed: its tasks' own, and defaults.
+
+    What is laid over it then meets what the recipe says, and `with_tasks` fills in what fits the strategy that comes
+    out. A setting that is as its task has it counts as the task's.
+    """
+    tasks = {name: {**over, "decode": dict(section_of(over, "decode"))} for name, over in raw["tasks"].items()}
+    decode = dict(raw["decode"])
+    strategy, labels = decode["strategy"], decode["labels"]
+    brought = {name: _brought({"data": {**raw["data"], **section_of(over, "data")}}) for name, over in tasks.items()}
+    covered = {
+        key
+        for name, task in brought.items()
+        if task
+        for key in task.decode_for(strategy)
+        if key not in tasks[name]["decode"]
+    }
+    task = _brought(raw) if not tasks else None
+    own = {} if task is None else task.decode_for(strategy)
+    usual = DecodeConfig(**{"strategy": strategy, "labels": labels}).model_dump()
+    usual |= {key: DecodeConfig.model_fields[key].default for key in ("strategy", "labels")} | own
+    usual["strategy"] = "beam" if task is None else task.decode.get("strategy", "beam")
+    for key, value in list(decode.items()):
+        if value == usual[key] and key not in covered:
+            del decode[key]
+    for name, over in tasks.items():
+        found = brought[name]
+        theirs = over["decode"]
+        its = {} if found is None else found.decode_for(theirs.get("strategy", strategy))
+        over["decode"] = {key: value for key, value in theirs.items() if key not in its or its[key] != value}
+    kept = {name: {k: v for k, v in over.items() if k != "decode" or v} for name, over in tasks.items()}
+    return {**raw, "decode": decode, "tasks": kept}
+
+
+def _brought(raw: Mapping[str, Any]) -> Task | None:
+    name = section_of(raw, "data").get("task")
+    return load_task(name) if isinstance(name, str) else None
 
 
 def _own_decode(raw: Mapping[str, Any], name: str, over: Any, where: Where) -> Any:

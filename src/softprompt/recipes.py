@@ -176,7 +176,7 @@ def describe(annotation: Any, bounds: Iterable[Any]) -> str:
             kinds.append("one of " * (len(get_args(part)) > 1) + ", ".join(map(str, get_args(part))))
         else:
             section = f"a section with {', '.join(getattr(part, 'model_fields', ()))}"
-            kinds.append(_list(part) if get_origin(part) is tuple else words.get(part, section))
+            kinds.append(_collection(part) if get_origin(part) in (tuple, list, dict) else words.get(part, section))
     kinds = ["a number"] if kinds == ["a whole number", "a number"] else kinds
     kinds += ["null"] if NoneType in parts else []
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >=", "max_length": "length <="}
@@ -185,7 +185,11 @@ def describe(annotation: Any, bounds: Iterable[Any]) -> str:
     return ", ".join([" or ".join(kinds), *limits])
 
 
-def _list(kind: Any) -> str:
+def _collection(kind: Any) -> str:
+    if get_origin(kind) is dict:
+        return "a section of names"
+    if get_origin(kind) is list and str not in get_args(kind):
+        return "a list of " + ", ".join(str(one) for part in get_args(kind) for one in get_args(part))
     return "a list of texts" if str in get_args(kind) else "a list of 2 numbers"
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from softprompt.method_config import Section
+from softprompt.method_config import MOST_ROWS, MOST_STEPS, Section
 
 OPTIMIZER_FIELDS = {
     "betas": ("adamw",),
@@ -19,20 +19,25 @@ OPTIMIZER_FIELDS = {
 class TrainConfig(Section):
     """The training loop."""
 
-    epochs: int | float = Field(default=5, gt=0, description="passes over the training examples")
-    max_steps: int | None = Field(default=None, ge=1, description="optimiser steps at most; null: by `epochs`")
-    batch_size: int = Field(default=10, ge=1, description="examples per optimiser step")
-    batch_tokens: int | None = Field(
-        default=None, ge=1, description="positions per optimiser step at most, pads included; null: by `batch_size`"
+    epochs: int | float = Field(default=5, gt=0, le=10**6, description="passes over the training examples")
+    max_steps: int | None = Field(
+        default=None, ge=1, le=MOST_STEPS, description="optimiser steps at most; null: by `epochs`"
     )
-    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+    batch_size: int = Field(default=10, ge=1, le=MOST_ROWS, description="examples per optimiser step")
+    batch_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_STEPS,
+        description="positions per optimiser step at most, pads included; null: by `batch_size`",
+    )
+    micro_batch: Annotated[int, Field(ge=1, le=MOST_ROWS)] | Literal["auto"] | None = Field(
         default=None, description="examples per forward pass; null: the batch; auto: halved when memory runs out"
     )
     lr: float = Field(default=5e-5, gt=0, description="peak learning rate per step")
     schedule: Literal["linear", "constant", "cosine"] = Field(
         default="linear", description="course of lr after warm-up"
     )
-    warmup_steps: int = Field(default=0, ge=0, description="optimiser steps of linear warm-up")
+    warmup_steps: int = Field(default=0, ge=0, le=MOST_STEPS, description="optimiser steps of linear warm-up")
     optimizer: Literal["adamw", "adafactor", "adafactor_torch"] = Field(
         default="adamw", description="AdamW, or Adafactor: transformers' or torch's"
     )
@@ -63,16 +68,23 @@ class TrainConfig(Section):
     graphs: bool = Field(default=False, description="capture each shape of batch as a CUDA graph: launched in one call")
     compile: bool = Field(default=False, description="compile what lies between attentions by torch.compile")
     gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, more time")
-    eval_every: int | None = Field(default=None, ge=1, description="steps between dev losses; null: each epoch")
-    save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints; null: as eval_every")
-    keep: int = Field(default=2, ge=1, description="newest checkpoints kept, besides the best")
+    eval_every: int | None = Field(
+        default=None, ge=1, le=MOST_STEPS, description="steps between dev losses; null: each epoch"
+    )
+    save_every: int | None = Field(
+        default=None, ge=1, le=MOST_STEPS, description="steps between checkpoints; null: as eval_every"
+    )
+    keep: int = Field(default=2, ge=1, le=MOST_STEPS, description="newest checkpoints kept, besides the best")
     select: Literal["best", "last"] = Field(default="best", description="weights kept: lowest dev loss, or last")
     log_every: int = Field(
         default=10,
         ge=1,
+        le=MOST_STEPS,
         description="optimiser steps between points of TensorBoard's curves; metrics.jsonl has every step",
     )
-    max_length: int | None = Field(default=None, ge=1, description="tokens of source and target; null: window")
+    max_length: int | None = Field(
+        default=None, ge=1, le=10**7, description="tokens of source and target; null: window"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
