@@ -9,6 +9,7 @@ import typer
 
 from softprompt.cli_app import Json, Offline, Overrides, Quiet, app
 from softprompt.console import speaks
+from softprompt.errors import ConfigError
 
 
 @app.command("run")
@@ -29,8 +30,7 @@ def run_command(
     """Train, decode, score and report: everything that a recipe says."""
     from softprompt.config import load_recipe
 
-    extra = [f"seed={seed}"] if seed is not None else []
-    loaded = load_recipe(recipe, [*(overrides or []), *extra])
+    loaded = load_recipe(recipe, _with_seed(overrides or [], seed))
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     if dry_run:
@@ -51,6 +51,16 @@ def run_command(
     print(as_text(report.table(results)))
     below = [*report.notes(results), *report.published(loaded, results)]
     print("\n".join(["", *below, f"Run folder: {folder} (start with README.md)"]))
+
+
+def _with_seed(overrides: list[str], seed: int | None) -> list[str]:
+    """The overrides with `--seed` as one of them; ConfigError where they set a seed as well."""
+    if seed is None:
+        return overrides
+    other = next((text for text in overrides if text.partition("=")[0].strip() == "seed"), None)
+    if other is not None:
+        raise ConfigError(f"expected one seed, got --seed {seed} and {other!r}. Drop one of them.")
+    return [*overrides, f"seed={seed}"]
 
 
 def _print_dry_run(recipe: Any, as_json: bool) -> None:

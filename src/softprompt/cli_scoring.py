@@ -16,7 +16,7 @@ Refs = Annotated[
 SuiteName = Annotated[str | None, typer.Option(help="See `softprompt list suites`. Default: the run's, else e2e.")]
 Metrics = Annotated[list[str] | None, typer.Option(metavar="NAME [NAME ...]", help="Of the suite, or any other.")]
 Positive = Annotated[str | None, typer.Option(metavar="LABEL", help="The label whose class F1 is about.")]
-Seed = Annotated[int, typer.Option(help="Of the resamples.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the resamples.")]
 
 
 @app.command("score", cls=ManyValues)
@@ -28,7 +28,7 @@ def score_command(
     bertscore: Annotated[str | None, typer.Option(metavar="MODEL[:LAYER]", help="BERTScore, by this model.")] = None,
     positive: Positive = None,
     parts: Annotated[Path | None, typer.Option(help="A label (seen, unseen, ...) a line: each scored apart.")] = None,
-    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for a 95% interval; 0: none.")] = 0,
+    bootstrap: Annotated[int, typer.Option(min=0, max=1_000_000, help="Resamples for a 95% interval; 0: none.")] = 0,
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
@@ -49,7 +49,7 @@ def compare_command(
     suite: SuiteName = None,
     metrics: Metrics = None,
     positive: Positive = None,
-    bootstrap: Annotated[int, typer.Option(min=1, help="Resamples of the paired test.")] = 1000,
+    bootstrap: Annotated[int, typer.Option(min=1, max=1_000_000, help="Resamples of the paired test.")] = 1000,
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:

@@ -11,7 +11,7 @@ from softprompt.backbone import Backbone
 from softprompt.batch import Batch, Encoded, make_host_batch
 from softprompt.compiled import Compiled
 from softprompt.distributed import ALONE, World
-from softprompt.errors import TrainingError
+from softprompt.errors import TrainingError, is_out_of_memory
 from softprompt.graphs import Graphs, rounded
 from softprompt.loss import target_nll
 from softprompt.methods import Method
@@ -47,7 +47,9 @@ class Passes:
         adapts = self.config.micro_batch == "auto"
         try:
             done = self.accumulate(chosen, rows, ready)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             if not adapts or rows == 1:
                 ways = "" if adapts else "train.micro_batch=auto, or "
                 raise TrainingError(

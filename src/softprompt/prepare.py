@@ -8,15 +8,16 @@ from typing import Any, TypeVar
 import torch
 
 from softprompt import data
-from softprompt.backbone import Backbone
+from softprompt.backbone import Backbone, default_device
 from softprompt.batch import Encoded, encode_pairs, encode_sources, require_answer_fits, require_fit, require_pairs_fit
 from softprompt.config import DecodeConfig, Recipe
 from softprompt.console import say
 from softprompt.errors import ConfigError
 from softprompt.incontext import InContext
 from softprompt.labels import LabelWords, distinct_targets
+from softprompt.machine import memory_bytes
 from softprompt.method_config import InContextConfig
-from softprompt.methods import METHODS, Method, Steering, Untuned, room_taken
+from softprompt.methods import METHODS, Method, Steering, Untuned, room_taken, trained_count
 from softprompt.quantize import require_libraries
 from softprompt.score_recipe import chosen_suite, wants_labels
 from softprompt.score_recipe import suite_of as suite_of
@@ -90,6 +91,8 @@ def _with_room(plan: Backbone, job: Job, splits: Splits) -> Job:
             f"data.train: method {job.recipe.method.name} needs training pairs, and {lacking}. "
             "Set data.train=FILE, or method=untuned to score the backbone alone."
         )
+    if method is not None:
+        _require_memory(job.recipe, trained_count(method))
     offset = room_taken(plan, method or build_untrained(plan, job.recipe, job.examples))
     answer = answer_room(plan, decided, job.examples)
     if job.recipe.data.truncate == "source":
@@ -101,6 +104,18 @@ def _with_room(plan: Backbone, job: Job, splits: Splits) -> Job:
                 say(f"{name}: {cut.examples} of {cut.of} sources cut at their end, by {cut.tokens} tokens")
     _require_room(plan, job, offset, answer, learns=method is not None)
     return replace(job, settled=decided)
+
+
+def _require_memory(recipe: Recipe, trained: int) -> None:
+    """Refuse what cannot be held: what is trained in float32, its gradients, and AdamW's moments."""
+    needed = trained * (16 if recipe.train.optimizer == "adamw" else 8)
+    there = memory_bytes(default_device())
+    if there is not None and needed > there and not recipe.backbone.shard:
+        raise ConfigError(
+            f"method {recipe.method.name}: {trained:,} trained numbers with gradients and optimiser take "
+            f"{needed / 2**30:,.1f} GiB, expected at most the {there / 2**30:,.1f} GiB there are. Lower what sets their "
+            "number (length, hidden, rank, bottleneck, share, top), or take a bigger device."
+        )
 
 
 def _require_room(plan: Backbone, job: Job, offset: int, answer: int, *, learns: bool) -> None:

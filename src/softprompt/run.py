@@ -7,8 +7,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from softprompt import data
 from softprompt.answers import kept_answers
 from softprompt.backbone import Backbone, default_device
@@ -16,7 +14,7 @@ from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
 from softprompt.console import Progress
 from softprompt.decode import Decoded, decode_together
 from softprompt.distributed import World, joined
-from softprompt.errors import ConfigError, TrainingError
+from softprompt.errors import ConfigError, TrainingError, is_out_of_memory
 from softprompt.files import write_text_atomic
 from softprompt.fit_tasks import fit_tasks
 from softprompt.folder import SCORES, RunFolder, require_free
@@ -107,7 +105,9 @@ def _arm(
         return [read_back(kept.place(arm, task)) for task in jobs if kept.writes]
     try:
         return _run_arm(kept, arm, recipe, jobs, world, quiet)
-    except torch.OutOfMemoryError as error:  # a training step has its own answer to this
+    except (RuntimeError, MemoryError, OSError) as error:  # a training step has its own answer to this
+        if not is_out_of_memory(error):
+            raise
         raise TrainingError(
             f"{arm}: out of memory outside of training steps ({str(error).splitlines()[0]}). What is trained is kept: "
             "lower decode.batch_size (or set train.micro_batch, for dev losses) and use --resume with --allow-change."

@@ -5,13 +5,16 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from softprompt.errors import ConfigError
-from softprompt.method_config import METHOD_CONFIGS
+from softprompt.method_config import METHOD_CONFIGS, MOST_TOKENS
 from softprompt.recipes import nearest
 
 BACKBONES = ("gpt2-medium", "google/t5-v1_1-xxl", "meta-llama/Llama-2-70b-hf")
 """What is counted where nothing else is named."""
 METHODS = tuple(name for name, config in METHOD_CONFIGS.items() if "length" in config.model_fields)
 DTYPES = ("bfloat16", "float32")
+RATES, MOST_RATE = ("device_flops", "bandwidth", "device_memory"), 1e21
+MOST_NUMBERS = 100
+"""Lengths, or numbers of processes, at once."""
 
 
 @dataclass(frozen=True)
@@ -46,35 +49,46 @@ def make_setting(**given: Any) -> Setting:
     asked = {name: value for name, value in given.items() if value is not None}
     for name, read in (("methods", _method), ("lengths", _number(1)), ("processes", _number(2))):
         if name in asked:
-            asked[name] = tuple(read(word.strip(), name) for word in str(asked[name]).split(","))
+            words = str(asked[name]).split(",")
+            if len(words) > MOST_NUMBERS:
+                raise ConfigError(f"scale: {name}: expected at most {MOST_NUMBERS} values, got {len(words)}.")
+            asked[name] = tuple(read(word.strip(), name) for word in words)
     made = Setting(**asked)
     if made.dtype not in DTYPES:
         raise ConfigError(f"scale: dtype: expected one of {', '.join(DTYPES)}, got {made.dtype!r}. Change --dtype.")
     for field in fields(made):
         value = getattr(made, field.name)
-        if isinstance(value, int | float) and not value > 0:
+        most = MOST_RATE if field.name in RATES else MOST_TOKENS
+        if isinstance(value, int | float) and not 0 < value <= most:
             option = field.name.replace("_", "-")
-            raise ConfigError(f"scale: {option}: expected a number above 0, got {value}. Change --{option}.")
+            raise ConfigError(
+                f"scale: {option}: expected a number above 0, at most {most:g}, got {_short(value)}. Change --{option}."
+            )
     return made
 
 
 def _method(word: str, _: str) -> str:
     if word not in METHODS:
         raise ConfigError(
-            f"scale: expected a method with a length ({', '.join(METHODS)}), got {word!r}{nearest(word, METHODS)}. "
-            "Change --method."
+            f"scale: expected a method with a length ({', '.join(METHODS)}), got {_short(word)}"
+            f"{nearest(word, METHODS)}. Change --method."
         )
     return word
 
 
 def _number(least: int) -> Callable[[str, str], int]:
     def read(word: str, name: str) -> int:
-        if not word.isdecimal() or int(word) < least:
+        if not word.isdecimal() or len(word) > 18 or not least <= int(word) <= MOST_TOKENS:
             option = name.removesuffix("s") if name == "lengths" else name
             raise ConfigError(
-                f"scale: {name}: expected whole numbers from {least} on with commas between them, got {word!r}. "
-                f"Change --{option}."
+                f"scale: {name}: expected whole numbers from {least} to {MOST_TOKENS} with commas between them, got "
+                f"{_short(word)}. Change --{option}."
             )
         return int(word)
 
     return read
+
+
+def _short(value: object) -> str:
+    text = "a huge number" if isinstance(value, int) and abs(value) >= 10**18 else repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

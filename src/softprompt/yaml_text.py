@@ -81,12 +81,15 @@ def parse_yaml(text: str, where: str, *, quick: bool = False) -> Document:
 
 def flaw_of(text: str) -> str | None:
     """What keeps a text from being written to a file or used as a name: a lone surrogate or a NUL; None: nothing."""
-    if "\0" in text:
-        return "a NUL character"
+    return "a NUL character" if "\0" in text else surrogate_in(text)
+
+
+def surrogate_in(text: str) -> str | None:
+    """Says which lone surrogate, half of a character, a text has; None: none."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        return f"a lone surrogate ({text[error.start]!r}), which is no character"
+        return f"a lone surrogate ({text[error.start]!r})"
     return None
 
 

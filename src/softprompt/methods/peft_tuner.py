@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from softprompt.artefact import Facts, read_facts, require_match, write_artefact
 from softprompt.backbone import Backbone
-from softprompt.errors import ConfigError
+from softprompt.errors import ConfigError, is_out_of_memory
 from softprompt.files import load_tensors, save_tensors
 from softprompt.recipes import nearest
 from softprompt.sharding import is_sharded
@@ -30,6 +30,12 @@ _SPLIT = (
 )
 
 
+def _said(error: Exception) -> str:
+    """An error of PEFT's in one line; what is no message in itself with its type."""
+    text = " ".join(str(error).split())[:500]
+    return text if isinstance(error, ValueError | TypeError) and text else f"{type(error).__name__}: {text}"
+
+
 class PeftMethod:
     """PEFT's modules inside `backbone`, in float32 whatever the backbone's type is; everything else stays frozen."""
 
@@ -40,12 +46,14 @@ class PeftMethod:
 
         try:
             inject_adapter_in_model(peft_config, backbone.model)
-        except (ValueError, TypeError, KeyError, AttributeError, ImportError, NotImplementedError) as error:
-            raise ConfigError(f"method {name}: PEFT cannot change backbone {backbone.id!r} so: {error}") from error
-        except RuntimeError as error:
-            if not is_sharded(backbone.model):
+        except Exception as error:  # its options are the user's, and what is wrong with them shows anywhere inside it
+            if is_out_of_memory(error):
                 raise
-            raise ConfigError(_SPLIT.format(name=name, why=str(error).splitlines()[0])) from error
+            if isinstance(error, RuntimeError) and is_sharded(backbone.model):
+                raise ConfigError(_SPLIT.format(name=name, why=str(error).splitlines()[0])) from error
+            raise ConfigError(
+                f"method {name}: PEFT cannot change backbone {backbone.id!r} so: {_said(error)}"
+            ) from error
         if any(isinstance(one, DTensor) for one in backbone.model.parameters() if one.requires_grad):
             raise ConfigError(_SPLIT.format(name=name, why="it trains weights of the backbone itself"))
         self.model, self.peft_config, self.name = backbone.model, peft_config, name
@@ -87,9 +95,10 @@ class PeftMethod:
             raise ConfigError(f"method.type: {kind} {what}{nearest(kind, known)}. Expected one of: {', '.join(known)}.")
         task = "CAUSAL_LM" if backbone.family == "causal" else "SEQ_2_SEQ_LM"
         try:
-            return cls(backbone, tuners[kind](task_type=task, **options), name)
-        except (TypeError, ValueError, AttributeError, ImportError) as error:
-            raise ConfigError(f"method.options: PEFT's {kind} does not take them: {error}.") from error
+            config = tuners[kind](task_type=task, **options)
+        except Exception as error:
+            raise ConfigError(f"method.options: PEFT's {kind} does not take them: {_said(error)}.") from error
+        return cls(backbone, config, name)
 
     def _require_forward(self, backbone: Backbone) -> None:
         """Raise `ConfigError` where the changed backbone does not compute two tokens, forward and backward.
@@ -104,9 +113,9 @@ class PeftMethod:
             with torch.enable_grad():
                 logits = backbone.model(input_ids=ids, use_cache=False, **target).logits
                 torch.autograd.grad(logits.float().sum(), list(self.trainable().values()), allow_unused=True)
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
             half = backbone.model.dtype in (torch.float16, torch.bfloat16)
             way = "Set backbone.dtype=float32 (train.precision=bfloat16 computes as fast)" if half else "Take another"
             raise ConfigError(

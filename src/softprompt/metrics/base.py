@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softprompt.errors import DataError
+from softprompt.yaml_text import surrogate_in
 
 Array: TypeAlias = NDArray[np.float64]
 References: TypeAlias = Sequence[Sequence[str]]
@@ -169,6 +170,11 @@ def _check_texts(texts: Sequence[Any], what: str, where: str) -> None:
             raise DataError(
                 f"Expected texts as {what}, got {_shown(text)} as number {number} of {where}. What is absent is not "
                 'an empty text: leave its segment out of both, or say "" for an output of no words.'
+            )
+        if flaw := surrogate_in(text):
+            raise DataError(
+                f"Expected texts as {what}, got {flaw} in number {number} of {where}: half of a character. Was it cut "
+                "in its middle?"
             )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.errors import ConfigError, DataError
+from softprompt.yaml_text import surrogate_in
 
 _NO_ANSWER = "\0"
 """In place of an absent answer. An empty one would be right where the right one has no words that count."""
@@ -133,7 +134,10 @@ def _read_predictions(path: Path) -> TestSet:
             raise DataError(f"{path}: line {number}: expected an object with a text `prediction`, got {line[:60]!r}.")
         group = row.get("references")
         if not isinstance(group, list) or not group or not all(isinstance(text, str) for text in group):
-            raise DataError(f"{path}: line {number}: expected a list of texts as `references`, got {group!r}.")
+            raise DataError(f"{path}: line {number}: expected a list of texts as `references`, got {group!r:.80}.")
+        for text in (row["prediction"], *group):
+            if flaw := surrogate_in(text):
+                raise DataError(f"{path}: line {number}: expected text, got {flaw}: half of a character.")
         hypotheses.append(row["prediction"])
         references.append(group)
         rows.append({**row, **row["meta"]} if isinstance(row.get("meta"), dict) else row)
@@ -192,3 +196,5 @@ def _json(path: Path, text: str, where: str = "") -> Any:
         return json.loads(text)
     except ValueError as error:
         raise DataError(f"{path}: {where + ': ' if where else ''}expected JSON: {error}.") from None
+    except RecursionError:
+        raise DataError(f"{path}: {where + ': ' if where else ''}expected JSON, got one nested too deep.") from None

@@ -12,12 +12,14 @@ let it normalise punctuation (`-norm`).
 
 Source: Denkowski and Lavie 2014, "Meteor Universal: Language Specific Translation Evaluation for Any Target
 Language". The jar comes with the PyPI package pycocoevalcap (`pip install softprompt[meteor]`), or is the one that the
-environment variable SOFTPROMPT_METEOR_JAR names.
+environment variable SOFTPROMPT_METEOR_JAR names. An answer may take 60 seconds, or SOFTPROMPT_METEOR_TIMEOUT.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import math
 import os
 import shutil
 import subprocess
@@ -25,8 +27,8 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
-from typing import Final, Literal
+from threading import Lock, Thread
+from typing import IO, Final, Literal
 
 import numpy as np
 
@@ -40,6 +42,8 @@ _DELTA: Final = 0.75
 _STAGES: Final = np.array([1.0, 0.6, 0.8, 0.6])  # exact, stem, synonym, paraphrase
 _JAR_VARIABLE: Final = "SOFTPROMPT_METEOR_JAR"
 _NUM_COUNTS: Final = 23
+_PATIENCE_VARIABLE: Final = "SOFTPROMPT_METEOR_TIMEOUT"
+_PATIENCE: Final = 60.0
 
 
 class Meteor(Metric):
@@ -144,6 +148,7 @@ class _Program:
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
+            errors="replace",
         )
         atexit.register(self._process.kill)
 
@@ -157,7 +162,7 @@ class _Program:
         """The counts of `hypothesis` against the reference that it scores best with.
 
         Raises:
-            Unavailable: The program died or answered with something else.
+            Unavailable: The program died, did not answer within its time, or answered with something else.
         """
         with self._lock:
             answer = self._ask(f"SCORE ||| {' ||| '.join(references)} ||| {hypothesis}")
@@ -165,16 +170,48 @@ class _Program:
             counts = [float(number) for number in answer.split()]
         except ValueError:
             counts = []
-        if len(counts) != _NUM_COUNTS:
-            self.running.cache_clear()
+        if len(counts) != _NUM_COUNTS or not all(0 <= count < math.inf for count in counts):
+            self._give_up()
             raise Unavailable(f"METEOR's program answered {answer[:60]!r} where {_NUM_COUNTS} counts were expected")
         return counts
 
     def _ask(self, line: str) -> str:
+        """The answer to a line; "" of a program that died. What is read waits in a thread, since a pipe has no clock.
+
+        Raises:
+            Unavailable: There was none in time.
+        """
         assert self._process.stdin and self._process.stdout
-        try:
-            self._process.stdin.write(f"{line}\n")
-            self._process.stdin.flush()
-            return self._process.stdout.readline().strip()
-        except OSError:
-            return ""
+        answer: list[str] = []
+
+        def converse(to: IO[str], back: IO[str]) -> None:
+            with contextlib.suppress(OSError, ValueError):
+                to.write(f"{line}\n")
+                to.flush()
+                answer.append(back.readline().strip())
+
+        patience = _patience()
+        waiting = Thread(target=converse, args=(self._process.stdin, self._process.stdout), daemon=True)
+        waiting.start()
+        waiting.join(patience)
+        if waiting.is_alive():
+            self._give_up()
+            raise Unavailable(
+                f"METEOR's program gave no answer in {patience:g} s. Is `java` in PATH a Java runtime? On a slow "
+                f"machine set {_PATIENCE_VARIABLE} to more seconds"
+            )
+        return answer[0] if answer else ""
+
+    def _give_up(self) -> None:
+        """End the program; the next call starts another."""
+        self.running.cache_clear()
+        self._process.kill()
+
+
+def _patience() -> float:
+    """Seconds that an answer may take; the first one includes the start."""
+    with contextlib.suppress(ValueError):
+        given = float(os.environ.get(_PATIENCE_VARIABLE, _PATIENCE))
+        if 0 < given < 1e6:
+            return given
+    return _PATIENCE

@@ -19,6 +19,7 @@ from typing import Final
 
 import numpy as np
 
+from softprompt.errors import ConfigError
 from softprompt.metrics.base import Array, Segments
 
 _LEVEL: Final = 0.95
@@ -65,6 +66,8 @@ def _draw(segments: Segments, num_segments: int, resamples: int, seed: int) -> A
 
 
 def _counts(num_segments: int, resamples: int, seed: int) -> Iterator[Array]:
+    if seed < 0 or resamples < 1:
+        raise ConfigError(f"bootstrap: expected seed >= 0 and at least one resample, got {seed} and {resamples}.")
     generator = np.random.default_rng(seed)
     shares = np.full(num_segments, 1 / num_segments)
     at_once = max(1, _COUNTS_AT_ONCE // num_segments)
