@@ -113,8 +113,8 @@ def _require_memory(recipe: Recipe, trained: int) -> None:
     if there is not None and needed > there and not recipe.backbone.shard:
         raise ConfigError(
             f"method {recipe.method.name}: {trained:,} trained numbers with gradients and optimiser take "
-            f"{needed / 2**30:,.1f} GiB, expected at most the {there / 2**30:,.1f} GiB there are. Lower what sets their "
-            "number (length, hidden, rank, bottleneck, share, top), or take a bigger device."
+            f"{needed / 2**30:,.1f} GiB, expected at most the {there / 2**30:,.1f} GiB there are. Lower what sets "
+            "their number (length, hidden, rank, bottleneck, share, top), or take a bigger device."
         )
 
 
