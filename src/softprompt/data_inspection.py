@@ -15,7 +15,7 @@ from softprompt.table import as_text
 from softprompt.truncate import Cut, cut_splits, rooms
 from softprompt.types import Example, Splits
 
-SHOWN = 3
+SHOWN, SHOWN_CHARACTERS = 3, 600
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,12 @@ class Inspection:
             f"Window: {window}, {self.prompt_positions} of them for the prompt. Split policy: {self.split}.",
         ]
         for number, example in enumerate(self.examples, 1):
-            lines += ["", f"example {number}", f"  masked   {example.given}", f"  learned  {example.learned}"]
+            lines += [
+                "",
+                f"example {number}",
+                f"  masked   {_cut(example.given)}",
+                f"  learned  {_cut(example.learned)}",
+            ]
         return lines
 
 
@@ -130,6 +135,14 @@ def _shown(backbone: Backbone, examples: Sequence[Example]) -> tuple[Shown, ...]
     assert tokenizer is not None
     first = [replace(example, targets=example.targets[:1]) for example in examples[:SHOWN]]
     return tuple(Shown(tokenizer.decode(p.source), tokenizer.decode(p.target)) for p in encode_pairs(backbone, first))
+
+
+def _cut(text: str) -> str:
+    """A text as it is shown: of a long one its two ends, where the frame is."""
+    if len(text) <= SHOWN_CHARACTERS:
+        return text
+    left = f" [... {len(text) - SHOWN_CHARACTERS:,} characters ...] "
+    return text[: SHOWN_CHARACTERS * 2 // 3] + left + text[-SHOWN_CHARACTERS // 3 :]
 
 
 def _cells(part: Part) -> list[str]:

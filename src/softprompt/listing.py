@@ -1,7 +1,10 @@
 """What `softprompt list` shows. Needs neither torch nor transformers."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+from softprompt.table import terminal_width
 
 if TYPE_CHECKING:
     from softprompt.tasks import Task
@@ -74,18 +77,32 @@ LISTINGS: dict[str, Callable[[], list[Row]]] = {
 }
 
 
-def as_lines(rows: Sequence[Row]) -> str:
-    """Names and titles in two columns, what else there is to a row below them, a blank line before each group."""
-    width = max(len(row["name"]) for row in rows)
+def as_lines(rows: Sequence[Row], width: int | None = None) -> str:
+    """Names and titles in two columns, what else there is to a row below them, a blank line before each group.
+
+    Lines longer than `width` (default: the terminal's) go on below, under the second column.
+    """
+    width = terminal_width() if width is None else width
+    indent = max(len(row["name"]) for row in rows) + 2
     lines: list[str] = []
     for above, row in zip([None, *rows], rows, strict=False):
         if above is not None and above.get("group") != row.get("group"):
             lines.append("")
-        lines.append(f"{row['name'].ljust(width)}  {row['title']}")
         rest = [f"{key}: {value}" for key, value in row.items() if key not in ("name", "title", "group") and value]
-        if rest:
-            lines.append(" " * (width + 2) + " | ".join(rest))
+        found = [f"{row['name'].ljust(indent)}{row['title']}", *([" " * indent + " | ".join(rest)] if rest else [])]
+        lines += found if width is None else [part for line in found for part in _wrapped(line, indent, width)]
     return "\n".join(lines)
+
+
+def _wrapped(line: str, indent: int, width: int) -> list[str]:
+    """A line in parts of at most `width`; a name too long for the second column to begin beside it stands alone."""
+    if indent > width // 2:
+        indent = 4
+    whole = textwrap.wrap(
+        line, width, subsequent_indent=" " * indent, break_on_hyphens=False, drop_whitespace=True,
+        replace_whitespace=False,
+    )  # fmt: skip
+    return whole or [line]
 
 
 def as_markdown(rows: Sequence[Row]) -> str:

@@ -57,13 +57,13 @@ def notes(results: Sequence[ArmResult]) -> list[str]:
         if result.method == "incontext":
             room = result.decoding["room_taken"]
             lines.append(f"{_name(result)} puts {room:,} tokens of instruction and examples before each source.")
-    tuned = next((r for r in results if r.method == "finetune" and "bleu" in r.scores), None)
     for result in results:
-        steered = result.training is not None and result.method != "finetune"
-        if tuned and steered and "bleu" in result.scores and tuned.scores["bleu"]["score"]:
-            share = result.scores["bleu"]["score"] / tuned.scores["bleu"]["score"]
+        full = next((one for one in results if _is_full(one) and one.task == result.task), None)
+        compared = full is not None and result is not full and result.training is not None
+        if full and compared and "bleu" in result.scores and full.scores["bleu"]["score"]:
+            share = result.scores["bleu"]["score"] / full.scores["bleu"]["score"]
             lines.append(
-                f"{result.method} reaches {share:.1%} of fine-tuning's BLEU with "
+                f"{_name(result)} reaches {share:.1%} of fine-tuning's BLEU with "
                 f"{result.parameters['trained_share']:.2%} of its parameters trained and "
                 f"{result.parameters['stored_share']:.2%} stored."
             )
@@ -71,6 +71,11 @@ def notes(results: Sequence[ArmResult]) -> list[str]:
         lines.append("No test data, no scores: set data.test or data.dev.")
     reasons = {f"{metric_title(metric)}: {why}" for result in results for metric, why in result.missing.items()}
     return lines + sorted(reasons)
+
+
+def _is_full(result: ArmResult) -> bool:
+    """Whether it is fine-tuning of the whole backbone, not of its top alone."""
+    return result.method == "finetune" and result.parameters["trained_share"] > 0.9999 and "bleu" in result.scores
 
 
 def published(recipe: Recipe, results: Sequence[ArmResult]) -> list[str]:

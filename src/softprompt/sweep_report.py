@@ -5,9 +5,10 @@ Nothing in it depends on the clock or on how often the sweep was stopped.
 
 import io
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from softprompt.grid import Cell, Grid
 from softprompt.results import ArmResult
 from softprompt.table import as_markdown, metric_title, show_score
 
+DEV_LOSS = "dev loss"
+CHOOSE = (
+    "* lowest mean dev loss (nats a token) of its arm. Choose by it: a setting chosen by its test scores fits the test."
+)
 SUMMARY, PAGE, PLOTS = "sweep.json", "README.md", "plots"
 
 
@@ -45,6 +50,10 @@ class Row:
     stored: float
     scores: dict[str, dict[str, Any]]
     """Metric -> {"mean", "std", "signature"}; the deviation is the sample's (n - 1), None of a single cell."""
+    dev_loss: dict[str, Any] | None = None
+    """{"mean", "std"} of the kept weights' dev losses; None where a cell has none."""
+    best_by_dev: bool = False
+    """Whether it has the lowest mean dev loss of its arm's rows: the one to choose, without a look at the test."""
 
     @property
     def label(self) -> str:
@@ -60,11 +69,18 @@ def rows(grid: Grid, outcomes: Sequence[Outcome]) -> list[Row]:
             arm = groups.setdefault((result.arm, result.task), {})
             arm.setdefault(grid.combination(outcome.cell), []).append(result)
     keys = [axis.key for axis in grid.varied()]
-    return [
-        _row(dict(zip(keys, values, strict=True)), results)
+    arms = (
+        [_row(dict(zip(keys, values, strict=True)), results) for values, results in arm.items()]
         for arm in groups.values()
-        for values, results in arm.items()
-    ]
+    )
+    return [row for arm in arms for row in _marked(arm)]
+
+
+def _marked(arm: Sequence[Row]) -> list[Row]:
+    """The rows of an arm, the best by dev loss marked where there is a choice."""
+    known = [row for row in arm if row.dev_loss is not None]
+    best = min(known, key=lambda row: row.dev_loss["mean"] if row.dev_loss else math.inf, default=None)
+    return [replace(row, best_by_dev=row is best and len(arm) > 1) for row in arm]
 
 
 def _row(values: dict[str, str], results: Sequence[ArmResult]) -> Row:
@@ -80,27 +96,35 @@ def _row(values: dict[str, str], results: Sequence[ArmResult]) -> Row:
         trained=statistics.fmean(counts["trained"] for counts in parameters),
         stored=statistics.fmean(counts["stored"] for counts in parameters),
         scores={metric: _over_seeds([r.scores[metric] for r in results if metric in r.scores]) for metric in metrics},
+        dev_loss=_dev_loss(results),
     )
 
 
+def _dev_loss(results: Sequence[ArmResult]) -> dict[str, Any] | None:
+    losses = [result.training.get("dev_loss") if result.training else None for result in results]
+    known = [float(loss) for loss in losses if isinstance(loss, int | float) and math.isfinite(loss)]
+    return _spread(known) if known and len(known) == len(losses) else None
+
+
 def _over_seeds(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    values = [score["score"] for score in scores]
-    return {
-        "mean": statistics.fmean(values),
-        "std": statistics.stdev(values) if len(values) > 1 else None,
-        "signature": scores[0]["signature"],
-    }
+    return _spread([score["score"] for score in scores]) | {"signature": scores[0]["signature"]}
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None}
 
 
 def table(found: Sequence[Row]) -> list[list[str]]:
-    """Header and one row each: arm, values, `mean ± std` of each metric, cells, parameters."""
+    """Header and one row each: arm, values, dev loss, `mean ± std` of each metric, cells, parameters."""
     metrics = _metrics(found)
     keys = dict.fromkeys(key for row in found for key in row.values)
-    header = ["", *keys, *map(metric_title, metrics), "n", "trained", "stored"]
+    shows_dev = any(row.dev_loss for row in found)
+    header = ["", *keys, *([DEV_LOSS] if shows_dev else []), *map(metric_title, metrics), "n", "trained", "stored"]
     body = [
         [
             row.label,
             *row.values.values(),
+            *([_show_dev(row)] if shows_dev else []),
             *(_show(metric, row.scores.get(metric)) for metric in metrics),
             str(row.n),
             *(f"{count:,.0f}" if row.method != UNTUNED else "-" for count in (row.trained, row.stored)),
@@ -121,6 +145,12 @@ def _show(metric: str, score: Mapping[str, Any] | None) -> str:
     return show_score(metric, score["mean"]) + spread
 
 
+def _show_dev(row: Row) -> str:
+    if row.dev_loss is None:
+        return "-"
+    return _show(DEV_LOSS, row.dev_loss) + (" *" if row.best_by_dev else "")
+
+
 def notes(outcomes: Sequence[Outcome]) -> list[str]:
     """Lines below the table: cells that failed, and metrics that are missing, with the reasons."""
     missing = {
@@ -129,7 +159,9 @@ def notes(outcomes: Sequence[Outcome]) -> list[str]:
         for result in outcome.results
         for metric, why in result.missing.items()
     }
-    return [f"Cell {one.cell.name} failed: {one.failed}" for one in outcomes if one.failed] + sorted(missing)
+    failed = [f"Cell {one.cell.name} failed: {one.failed}" for one in outcomes if one.failed]
+    trained = any(_dev_loss([result]) for outcome in outcomes for result in outcome.results)
+    return [*([CHOOSE] if trained else []), *failed, *sorted(missing)]
 
 
 def as_json(grid: Grid, outcomes: Sequence[Outcome]) -> str:
