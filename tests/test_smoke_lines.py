@@ -1,4 +1,4 @@
-"""The line that each recipe prints for a first try runs as it is printed, on the bundled backbone and official files."""
+"""The line that each recipe prints for a first try runs as it is printed, on the bundled backbone."""
 
 import shlex
 import sys

@@ -10,7 +10,7 @@ from softprompt import __version__
 app = typer.Typer(
     help="Steer a frozen language model with a small learned prompt.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

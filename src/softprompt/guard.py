@@ -89,7 +89,9 @@ def _first_line(error: BaseException) -> str:
 def _place(error: BaseException) -> str:
     """The innermost line of ours."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(Path(__file__).parent)]
+    here = Path(__file__)
+    files = [Path(frame.filename) for frame in frames]
+    ours = [frame for frame, file in zip(frames, files, strict=True) if here.parent in file.parents and file != here]
     frame = (ours or frames)[-1] if frames else None
     return f"{Path(frame.filename).name}, line {frame.lineno}" if frame else "no line known"
 

@@ -60,11 +60,11 @@ def with_typed_decode(raw: Mapping[str, Any]) -> dict[str, Any]:
         key
         for name, task in brought.items()
         if task
-        for key in task.decode_for(strategy)
+        for key in task.decode_for(strategy, labels)
         if key not in tasks[name]["decode"]
     }
     task = _brought(raw) if not tasks else None
-    own = {} if task is None else task.decode_for(strategy)
+    own = {} if task is None else task.decode_for(strategy, labels)
     usual = DecodeConfig(**{"strategy": strategy, "labels": labels}).model_dump()
     usual |= {key: DecodeConfig.model_fields[key].default for key in ("strategy", "labels")} | own
     usual["strategy"] = "beam" if task is None else task.decode.get("strategy", "beam")
@@ -74,7 +74,7 @@ def with_typed_decode(raw: Mapping[str, Any]) -> dict[str, Any]:
     for name, over in tasks.items():
         found = brought[name]
         theirs = over["decode"]
-        its = {} if found is None else found.decode_for(theirs.get("strategy", strategy))
+        its = {} if found is None else found.decode_for(theirs.get("strategy", strategy), theirs.get("labels", labels))
         over["decode"] = {key: value for key, value in theirs.items() if key not in its or its[key] != value}
     kept = {name: {k: v for k, v in over.items() if k != "decode" or v} for name, over in tasks.items()}
     return {**raw, "decode": decode, "tasks": kept}
@@ -100,7 +100,7 @@ def _own_decode(raw: Mapping[str, Any], name: str, over: Any, where: Where) -> A
 
 def _with_task(raw: dict[str, Any], where: Where) -> dict[str, Any]:
     """Lay a recipe's mapping over its task's decode settings; those of another strategy are left out."""
-    data, decode = (raw.get(key) for key in ("data", "decode"))
+    data = raw.get("data")
     if not isinstance(data, Mapping):
         return raw
     named = {key: _task(data[key], key, where) for key in ("task", "test_task") if isinstance(data.get(key), str)}
@@ -111,8 +111,8 @@ def _with_task(raw: dict[str, Any], where: Where) -> dict[str, Any]:
             named["task"].wording(data["template"])
         except ConfigError as error:
             raise ConfigError(f"{where(('data', 'template'))}: {error}") from None
-    strategy = decode.get("strategy") if isinstance(decode, Mapping) else None
-    return overlay({"decode": named["task"].decode_for(strategy)}, raw)
+    strategy, labels = (section_of(raw, "decode").get(key) for key in ("strategy", "labels"))
+    return overlay({"decode": named["task"].decode_for(strategy, labels)}, raw)
 
 
 def _task(name: str, key: str, where: Where) -> Task:

@@ -47,9 +47,7 @@ class PeftMethod:
         try:
             inject_adapter_in_model(peft_config, backbone.model)
         except Exception as error:  # its options are the user's, and what is wrong with them shows anywhere inside it
-            if is_out_of_memory(error):
-                raise
-            if isinstance(error, RuntimeError) and is_sharded(backbone.model):
+            if isinstance(error, RuntimeError) and is_sharded(backbone.model) and not is_out_of_memory(error):
                 raise ConfigError(_SPLIT.format(name=name, why=str(error).splitlines()[0])) from error
             raise ConfigError(
                 f"method {name}: PEFT cannot change backbone {backbone.id!r} so: {_said(error)}"

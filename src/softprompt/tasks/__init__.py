@@ -199,11 +199,15 @@ class Task(_Part):
             )
         return self.templates[name]
 
-    def decode_for(self, strategy: object) -> dict[str, Any]:
-        """Return the decode settings for a recipe that asks for `strategy` (None: it does not say)."""
+    def decode_for(self, strategy: object, labels: object = None) -> dict[str, Any]:
+        """Return the decode settings for a recipe that asks for `strategy` and `labels` (None: it does not say).
+
+        Beams are left out where answers are label words, of which none is dropped.
+        """
         same = strategy in (None, self.decode.get("strategy", "beam"))
         lengths = ("max_new_tokens", "min_new_tokens", "ban_newline")
-        return {key: value for key, value in self.decode.items() if same or key in lengths}
+        found = {key: value for key, value in self.decode.items() if same or key in lengths}
+        return {key: value for key, value in found.items() if key != "beams" or labels is not True}
 
 
 def task_folder() -> Path:
