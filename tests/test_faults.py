@@ -245,21 +245,27 @@ def test_fault_07_a_number_that_is_none_stops_before_the_update(
 # --- 8: out of memory ------------------------------------------------------------------------------------------------
 
 
-def short_of_memory(patch: pytest.MonkeyPatch, rows: int, first: int = 1) -> None:
+ON_A_DEVICE = torch.OutOfMemoryError("pretended")
+ON_A_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: pretended")
+
+
+def short_of_memory(patch: pytest.MonkeyPatch, rows: int, first: int = 1, error: Exception = ON_A_DEVICE) -> None:
     """From the `first` forward pass on, no more than `rows` pairs fit."""
     real, calls = passes_module.target_nll, iter(range(1, 10**6))
 
     def limited(bone: object, batch: object) -> Tensor:
         if next(calls) >= first and batch.rows > rows:  # type: ignore[attr-defined]
-            raise torch.OutOfMemoryError("pretended")
+            raise error
         return real(bone, batch)  # type: ignore[arg-type]
 
     patch.setattr(passes_module, "target_nll", limited)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("rows", "error"), [(1, ON_A_DEVICE), (2, ON_A_DEVICE), (3, ON_A_DEVICE), (2, ON_A_CPU), (1, MemoryError())]
+)
 def test_fault_08_out_of_memory_halves_the_rows_and_keeps_the_gradient(
-    rows: int, monkeypatch: pytest.MonkeyPatch
+    rows: int, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends = {}
     for name, micro in (("whole", None), ("short", "auto")):
@@ -269,7 +275,7 @@ def test_fault_08_out_of_memory_halves_the_rows_and_keeps_the_gradient(
         tensor = next(iter(method.trainable().values()))
         with monkeypatch.context() as patch:
             if name == "short":
-                short_of_memory(patch, rows)
+                short_of_memory(patch, rows, error=error)
             optimizer = make_optimizer(method, settings)
             optimizer.register_step_pre_hook(lambda *a, t=tensor, s=seen: s.append(t.grad.clone()))
             (record,) = training_steps(bone, method, optimizer, factories.pairs(8), settings, seed=7)

@@ -185,15 +185,24 @@ def test_fault_06_a_folder_that_cannot_be_written_ends_with_1_and_one_line(
     assert code == 1 and err.startswith("error: ") and err.count("\n") == 1 and "/proc/softprompt-run" in err
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory.\nMore lines."), r"CUDA out of memory\."),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "DefaultCPUAllocator: can't allocate memory"),
+        (MemoryError(), "MemoryError"),
+    ],
+    ids=["device", "CPU", "Python"],
+)
 def test_fault_08_out_of_memory_while_decoding_says_what_to_do_and_doing_it_helps(
-    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, said: str, job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: object, **kwargs: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.\nMore lines.")
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "decode_together", full)
-        with pytest.raises(TrainingError, match=r"\(CUDA out of memory\.\).*lower decode\.batch_size"):
+        with pytest.raises(TrainingError, match=rf"\({said}\).*lower decode\.batch_size"):
             run_recipe(load(job), tmp_path / "out", quiet=True)
     smaller = load(job, "decode.batch_size=2")
     (result,) = run_recipe(smaller, tmp_path / "out", resume=True, allow_change=["decode.batch_size"], quiet=True)

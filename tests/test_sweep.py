@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,28 @@ def test_a_single_seed_has_no_deviation(job: Path) -> None:
     grid = grid_of(job, "method.length=1,3")
     (row, _) = rows(grid, [Outcome(cell, [result(7.0)]) for cell in grid.cells])
     assert row.scores["bleu"]["std"] is None and table([row])[1][2] == "7.00"
+
+
+def trained(score: float, dev_loss: float | None) -> ArmResult:
+    return replace(result(score), training={"dev_loss": dev_loss})
+
+
+def test_the_row_to_choose_is_marked_by_its_dev_loss_and_not_by_its_test_score(job: Path) -> None:
+    grid = grid_of(job, "method.length=1,3,5", "seed=1,2")
+    made = [(90.0, 2.0), (91.0, 2.5), (10.0, 1.0), (11.0, 1.5), (50.0, None), (51.0, 0.1)]
+    outcomes = [
+        Outcome(cell, [result(1.5, "untuned"), trained(*one)]) for cell, one in zip(grid.cells, made, strict=True)
+    ]
+    found = {(row.label, row.values["method.length"]): row for row in rows(grid, outcomes)}
+    assert found["prefix", "1"].dev_loss == {"mean": 2.25, "std": pytest.approx(0.125**0.5)}
+    assert found["prefix", "5"].dev_loss is None and found["untuned", "1"].dev_loss is None
+    assert [key for key, row in found.items() if row.best_by_dev] == [("prefix", "3")]
+    shown = table(list(found.values()))
+    assert shown[0][2] == "dev loss" and [row[2] for row in shown if row[0] == "untuned"] == ["-"] * 3
+    assert [row[2] for row in shown if row[0] == "prefix"] == ["2.2500 ± 0.3536", "1.2500 ± 0.3536 *", "-"]
+    whole = json.loads(as_json(grid, outcomes))
+    assert [row["best_by_dev"] for row in whole["rows"]] == [False, False, False, False, True, False]
+    assert any("lowest mean dev loss" in line and "Choose by it" in line for line in whole["notes"])
 
 
 def test_the_report_names_failed_cells_and_how_scores_were_made(

@@ -64,3 +64,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | ImportError | OSError) and any(
         words in str(error).lower() for words in _NO_MEMORY
     )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, shortened; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

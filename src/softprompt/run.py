@@ -109,7 +109,7 @@ def _arm(
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            f"{arm}: out of memory outside of training steps ({str(error).splitlines()[0]}). What is trained is kept: "
+            f"{arm}: out of memory outside of training steps ({(str(error).splitlines() or [type(error).__name__])[0]}). What is trained is kept: "
             "lower decode.batch_size (or set train.micro_batch, for dev losses) and use --resume with --allow-change."
         ) from error
 
