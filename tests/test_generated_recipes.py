@@ -102,7 +102,7 @@ def generated(count: int, seed: int) -> Iterator[str]:
         for _ in range(draw.choice([1, 1, 1, 2, 3])):
             CHANGES[draw.randrange(len(CHANGES))](draw, recipe, names)
         text = yaml.dump(recipe, allow_unicode=number % 2 == 0, sort_keys=False)
-        yield broken(draw, text) if draw.random() < 0.2 else text
+        yield broken(draw, text) if draw.random() < 0.1 else text
 
 
 def odd_value(draw: random.Random) -> Any:
@@ -122,7 +122,8 @@ def set_number(draw: random.Random, recipe: dict[str, Any], names: list[str]) ->
     """A field that is there, by a huge or a tiny factor."""
     section = recipe.get(draw.choice(["train", "decode", "method", "data"]))
     if isinstance(section, dict) and section:
-        section[draw.choice(list(section))] = draw.choice([10 ** draw.randint(0, 40), 10.0 ** draw.randint(-320, 308)])
+        mild, wild = [1, 2, 5, 10, 40], [10 ** draw.randint(0, 40), 10.0 ** draw.randint(-320, 308)]
+        section[draw.choice(list(section))] = draw.choice(mild if draw.random() < 0.7 else wild)
 
 
 def unknown_keys(draw: random.Random, recipe: dict[str, Any], names: list[str]) -> None:

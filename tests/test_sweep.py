@@ -165,6 +165,14 @@ def test_a_single_seed_has_no_deviation(job: Path) -> None:
     assert row.scores["bleu"]["std"] is None and table([row])[1][2] == "7.00"
 
 
+def test_a_grid_has_a_bound(job: Path) -> None:
+    axes = [
+        f"{key}={','.join(map(str, range(1, 40)))}" for key in ("seed", "train.keep", "train.log_every", "data.subset")
+    ]
+    with pytest.raises(ConfigError, match=r"at most 1,000 cells, got 2,313,441"):
+        grid_of(job, *axes)
+
+
 def trained(score: float, dev_loss: float | None) -> ArmResult:
     return replace(result(score), training={"dev_loss": dev_loss})
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from softprompt.recipes import TEMPLATES, parse_yaml
 
 SEED = "seed"
 """The axis that reports average over."""
+MOST_CELLS = 1000
 ESCAPE = (
     "Put a value with a comma, bracket or question mark in quotes, a list in brackets: KEY='\"a, b\"' or KEY=[a,b]."
 )
@@ -89,6 +91,9 @@ def load_grid(ref: str, arguments: Sequence[str]) -> Grid:
         raise ConfigError(f"sweep: {twice} is given twice. Give all its values at once: {twice}=V1,V2.")
     if not axes:
         raise ConfigError("sweep: expected an axis, such as seed=1,2,3, got none. For one run use `softprompt run`.")
+    count = math.prod(len(axis.values) for axis in axes.values())
+    if count > MOST_CELLS:
+        raise ConfigError(f"sweep: expected at most {MOST_CELLS:,} cells, got {count:,}. Make several sweeps of it.")
     combinations = list(itertools.product(*(axis.values for axis in axes.values())))
     cells: dict[str, Cell] = {}
     for number, values in enumerate(combinations, 1):

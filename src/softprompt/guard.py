@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from softprompt.console import speaks
-from softprompt.errors import SoftpromptError, is_out_of_memory
+from softprompt.errors import SoftpromptError, first_line, is_out_of_memory
 from softprompt.signals import EXIT_INTERRUPTED
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -52,7 +52,7 @@ def explained(error: BaseException) -> tuple[str, int]:
         return _usage(error), EXIT_USAGE
     if is_out_of_memory(error):
         return (
-            f"out of memory ({_first_line(error)}). Nothing that was saved is lost. Lower train.batch_size or "
+            f"out of memory ({first_line(error)}). Nothing that was saved is lost. Lower train.batch_size or "
             "decode.batch_size, set train.micro_batch=auto, or take a machine with more; then go on with --resume.",
             EXIT_FAILED,
         )
@@ -77,13 +77,9 @@ def _fault(error: BaseException) -> str:
     else:
         kept = _written(error)
     return (
-        f"{type(error).__name__}: {_first_line(error)} ({_place(error)}). This is a fault of softprompt: expected a "
+        f"{type(error).__name__}: {first_line(error)} ({_place(error)}). This is a fault of softprompt: expected a "
         f"message that says what to do, got this. Please report it with the command and the traceback {kept}."
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _place(error: BaseException) -> str:

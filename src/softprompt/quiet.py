@@ -17,6 +17,7 @@ def one_voice() -> None:
     """From here on a warning is one line on stderr, said once; deprecations and what changes in future are not."""
     for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
         warnings.simplefilter("ignore", category)
+    warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")  # PEFT sets it right by itself
     warnings.showwarning = _say
     sys.unraisablehook = _unraisable
 

@@ -14,7 +14,7 @@ from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
 from softprompt.console import Progress
 from softprompt.decode import Decoded, decode_together
 from softprompt.distributed import World, joined
-from softprompt.errors import ConfigError, TrainingError, is_out_of_memory
+from softprompt.errors import ConfigError, TrainingError, first_line, is_out_of_memory
 from softprompt.files import write_text_atomic
 from softprompt.fit_tasks import fit_tasks
 from softprompt.folder import SCORES, RunFolder, require_free
@@ -109,7 +109,7 @@ def _arm(
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            f"{arm}: out of memory outside of training steps ({(str(error).splitlines() or [type(error).__name__])[0]}). What is trained is kept: "
+            f"{arm}: out of memory outside of training steps ({first_line(error)}). What is trained is kept: "
             "lower decode.batch_size (or set train.micro_batch, for dev losses) and use --resume with --allow-change."
         ) from error
 
