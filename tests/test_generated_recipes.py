@@ -99,6 +99,10 @@ def generated(count: int, seed: int) -> Iterator[str]:
     names = field_names()
     for number in range(count):
         recipe = json.loads(json.dumps(draw.choice([*bundled, *SMALL, *SMALL, *SMALL])))
+        if number % 3 == 0:  # likely to be taken, so that what comes after the reading is tried as well
+            scale_number(draw, recipe, names)
+            yield yaml.dump(recipe, sort_keys=False)
+            continue
         for _ in range(draw.choice([1, 1, 1, 2, 3])):
             CHANGES[draw.randrange(len(CHANGES))](draw, recipe, names)
         text = yaml.dump(recipe, allow_unicode=number % 2 == 0, sort_keys=False)
@@ -124,6 +128,20 @@ def set_number(draw: random.Random, recipe: dict[str, Any], names: list[str]) ->
     if isinstance(section, dict) and section:
         mild, wild = [1, 2, 5, 10, 40], [10 ** draw.randint(0, 40), 10.0 ** draw.randint(-320, 308)]
         section[draw.choice(list(section))] = draw.choice(mild if draw.random() < 0.7 else wild)
+
+
+def scale_number(draw: random.Random, recipe: dict[str, Any], names: list[str]) -> None:
+    """A number that is there, of a method or of training, by up to 10,000."""
+    places = [
+        (section, key)
+        for section in (recipe.get("method"), recipe.get("train"), recipe.get("decode"), recipe.get("data"))
+        if isinstance(section, dict)
+        for key, value in section.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    if places:
+        section, key = draw.choice(places)
+        section[key] = section[key] * draw.choice([2, 3, 10, 100, 10_000])
 
 
 def unknown_keys(draw: random.Random, recipe: dict[str, Any], names: list[str]) -> None:
