@@ -10,6 +10,7 @@ from softprompt.backbone import Backbone, target_logits
 from softprompt.batch import Batch, Encoded, make_batch
 from softprompt.chunked import LOGITS_AT_ONCE, chunked_nll
 from softprompt.distributed import ALONE, World
+from softprompt.errors import is_out_of_memory
 from softprompt.methods import Steering
 from softprompt.sharding import is_sharded
 
@@ -65,8 +66,8 @@ def _within_memory(backbone: Backbone, steering: Steering, pairs: Sequence[Encod
     try:
         batch = make_batch(backbone, steering, pairs)
         return float(target_nll(backbone, batch)), len(batch.labels_N)
-    except torch.OutOfMemoryError:
-        if len(pairs) == 1 or is_sharded(backbone.model):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or len(pairs) == 1 or is_sharded(backbone.model):
             raise
     torch.cuda.empty_cache()
     middle = len(pairs) // 2

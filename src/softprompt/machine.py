@@ -67,8 +67,11 @@ def memory_bytes(device: torch.device) -> int | None:
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     with contextlib.suppress(OSError, ValueError):
         limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    limits += [] if soft == resource.RLIM_INFINITY else [soft]
+    with contextlib.suppress(ImportError):  # not a POSIX system
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        limits += [] if soft == resource.RLIM_INFINITY else [soft]
     return min((limit for limit in limits if limit > 0), default=None)
 
 
