@@ -15,7 +15,8 @@ from softprompt.backbone import Backbone
 from softprompt.batch import Batch
 from softprompt.errors import BackboneError
 from softprompt.forms import split
-from softprompt.inject import PrefixKV, Site, _causal_mask, inject, install, probe
+from softprompt.inject import PrefixKV, Site, inject, install, probe
+from softprompt.masks import causal
 
 P = 5
 # A cache loses its prefix once it slides out of the window, so the two can only agree where everything fits.
@@ -254,5 +255,5 @@ def test_a_half_precision_backbone_takes_a_full_precision_prefix(name: str, shar
 
 
 def test_a_mask_that_was_left_out_lets_the_last_query_see_every_key() -> None:
-    mask = _causal_mask(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 4, 4))[0, 0]
+    mask = causal(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 4, 4))[0, 0]
     assert mask.tolist() == [[True, True, True, False], [True, True, True, True]]

@@ -18,9 +18,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from softprompt import framing
+from softprompt.active import HEAD, Handle, again, hooked
 from softprompt.console import say
 from softprompt.errors import BackboneError
-from softprompt.inject import Site, checkpoint_contexts, install, probe
+from softprompt.inject import Site, install, probe
 from softprompt.loading import (
     BUNDLED,
     blank_model,
@@ -178,9 +179,9 @@ class Backbone:
         """What an encoder-decoder's decoder reads to predict these targets."""
         return framing.shifted(targets_BT, self.decoder_start_id)
 
-    def sites(self) -> tuple[Site, ...]:
-        """The attention sites, found by a probe forward. Raises `BackboneError` where there are none."""
-        return probe(self.model)
+    def sites(self, *, one_call: bool = False) -> tuple[Site, ...]:
+        """The attention sites, found by a probe forward. Raises `BackboneError` as `inject.probe` does."""
+        return probe(self.model, one_call=one_call)
 
     def blocks(self, kind: str = "decoder") -> list[nn.Module]:
         """The blocks of the decoder (or `encoder`) from bottom to top: what the layers of a paper are.
@@ -220,7 +221,7 @@ class Backbone:
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass, with the prefix that the forward saw."""
         enable = getattr(self.model, "activation_checkpointing_enable", self.model.gradient_checkpointing_enable)
-        enable({"use_reentrant": False, "context_fn": checkpoint_contexts})
+        enable({"use_reentrant": False, "context_fn": again})
         for module in self.model.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 module._gradient_checkpointing_func = _recompute
@@ -258,7 +259,7 @@ def _recompute(forward: "partial[Any]", *args: Any) -> Any:
         finally:
             layer.training = True
 
-    return checkpoint(run, *args, use_reentrant=False, context_fn=checkpoint_contexts)
+    return checkpoint(run, *args, use_reentrant=False, context_fn=again)
 
 
 def resolve(id: str, revision: str | None = None) -> str:
@@ -292,17 +293,16 @@ def selecting(model: PreTrainedModel, at_N: Tensor) -> Iterator[None]:
     """
     head = model.get_output_embeddings()
 
-    def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if not args or args[0].ndim != 3:
-            return None
-        return (args[0].flatten(0, 1).index_select(0, at_N), *args[1:])
+    def register(acts: Callable[[], bool]) -> list[Handle]:
+        def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            if not acts() or not args or args[0].ndim != 3:
+                return None
+            return (args[0].flatten(0, 1).index_select(0, at_N), *args[1:])
 
-    handle = None if head is None else head.register_forward_pre_hook(select)
-    try:
+        return [] if head is None else [head.register_forward_pre_hook(select)]
+
+    with hooked(model, HEAD, register):
         yield
-    finally:
-        if handle is not None:
-            handle.remove()
 
 
 def target_logits(model: PreTrainedModel, inputs: Mapping[str, Tensor], at_N: Tensor) -> Tensor:

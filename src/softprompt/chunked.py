@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 from transformers import PreTrainedModel
 
+from softprompt.active import HEAD, Handle, hooked
 from softprompt.sharding import is_sharded
 
 LOGITS_AT_ONCE = 2**24
@@ -50,22 +51,22 @@ def chunked_nll(
     rest = _Rest()
     with ExitStack() as stack:
 
-        def take_one(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            if args[0].ndim != 3:
-                return None
-            hidden.append(args[0].flatten(0, 1).index_select(0, at_N))
-            return (hidden[-1][:1].detach(), *args[1:])
+        def register(acts: Callable[[], bool]) -> list[Handle]:
+            def take_one(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+                if not acts() or args[0].ndim != 3:  # some heads read several streams
+                    return None
+                hidden.append(args[0].flatten(0, 1).index_select(0, at_N))
+                return (hidden[-1][:1].detach(), *args[1:])
 
-        def watch(_: nn.Module, args: tuple[Any, ...], logits_1V: Tensor) -> None:
-            rest.begin(logits_1V)
-            stack.enter_context(rest)
+            def watch(_: nn.Module, args: tuple[Any, ...], logits_1V: Tensor) -> None:
+                if acts():
+                    rest.begin(logits_1V)
+                    stack.enter_context(rest)
 
-        handles = [head.register_forward_pre_hook(take_one), head.register_forward_hook(watch)]
-        try:
+            return [head.register_forward_pre_hook(take_one), head.register_forward_hook(watch)]
+
+        with hooked(model, HEAD, register):
             last = model(**inputs, use_cache=False).logits
-        finally:
-            for handle in handles:
-                handle.remove()
     if len(hidden) != 1 or last.requires_grad or not rest.leads_to(last):
         _NOT_REPEATABLE.add(model)
         return None

@@ -1,14 +1,17 @@
 """Source text to generated text under one steering, or one a row, by transformers' `generate`; or to a label word."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import GenerationConfig
 
 from softprompt.backbone import Backbone
 from softprompt.batch import (
+    Batch,
     batches_by_length,
     encode_sources,
     make_source_batch,
@@ -17,7 +20,7 @@ from softprompt.batch import (
 )
 from softprompt.config import DecodeConfig
 from softprompt.distributed import World
-from softprompt.errors import ConfigError
+from softprompt.errors import BackboneError, ConfigError
 from softprompt.labels import LabelWords, score_labels
 from softprompt.methods import Steering
 from softprompt.per_row import PerRow, for_rows, rooms
@@ -139,14 +142,7 @@ def _decode_batch(
     tokenizer = backbone.tokenizer
     assert tokenizer is not None
     batch = make_source_batch(backbone, steering, [ids[index] for index in chunk])
-    stored = backbone.model.generation_config
-    backbone.model.generation_config = GenerationConfig()  # transformers fills from it whatever `options` leaves out
-    try:
-        out = backbone.model.generate(
-            **batch.inputs(), generation_config=options, synced_gpus=is_sharded(backbone.model)
-        )
-    finally:
-        backbone.model.generation_config = stored
+    out = generate(backbone, batch, options)
     rows = []
     given = batch.input_ids_BT.shape[1] if backbone.family == "causal" else 1  # the decoder's start token
     for index, row in zip(chunk, out[:, given:].tolist(), strict=True):
@@ -154,6 +150,32 @@ def _decode_batch(
         text = tokenizer.decode(row[:end], skip_special_tokens=True)
         rows.append(Decoded(index, " ".join(text.split()), min(end + 1, len(row))))
     return rows
+
+
+def generate(backbone: Backbone, batch: Batch, options: GenerationConfig) -> Tensor:
+    """The ids (B, T) that transformers' `generate` gives: what was read, and what follows it.
+
+    Raises:
+        BackboneError: the model's own code cannot generate, and why.
+    """
+    # transformers fills from the model's own settings whatever `options` leaves out: this one has none. It is a copy
+    # that shares all modules, so another thread that generates meets no change; a model in parts cannot be copied.
+    parts = is_sharded(backbone.model)
+    model = backbone.model if parts else copy(backbone.model)
+    stored, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        ids: Tensor = model.generate(**batch.inputs(), generation_config=options, synced_gpus=parts)
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        if "memory" in str(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise BackboneError(
+            f"backbone {backbone.id!r}: expected model type {model.config.model_type!r} to generate, got "
+            f"{type(error).__name__}: {reason} Use another backbone, or decode.labels where the answer is one of a few."
+        ) from error
+    finally:
+        model.generation_config = stored
+    return ids
 
 
 def generation_options(backbone: Backbone, config: DecodeConfig) -> GenerationConfig:

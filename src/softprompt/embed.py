@@ -4,16 +4,21 @@ Virtual tokens stand among the ids of a text, so padding, positions, generation,
 tokens they are. Hooks on the input embedding do the look-up while the block lasts; nothing is stored on a module.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from softprompt.active import TOKENS, Handle, hooked
 from softprompt.backbone import Backbone
 from softprompt.errors import BackboneError
+
+_IDS: ContextVar[Tensor | None] = ContextVar("softprompt_ids", default=None)
+"""The ids of the look-up in progress in this thread, as they were."""
 
 
 def vocabulary_size(model: PreTrainedModel) -> int:
@@ -67,16 +72,17 @@ def virtual_tokens(model: PreTrainedModel, table_PE: Tensor, change_SE: Tensor |
     """
     weight = model.get_input_embeddings().weight
     size, count = vocabulary_size(model), len(table_PE)
-    seen: list[Tensor] = []  # the ids of the look-up in progress, as they were
 
-    def to_words(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def to_words(args: tuple[Any, ...]) -> tuple[Any, ...]:
         ids_BT = args[0]
-        seen.append(ids_BT)
+        _IDS.set(ids_BT)
         words_BT = torch.where(ids_BT >= size + count, (ids_BT - size - count) % size, ids_BT)
         return (words_BT.masked_fill((ids_BT >= size) & (ids_BT < size + count), 0), *args[1:])
 
-    def to_rows(_: nn.Module, args: tuple[Any, ...], words_BTE: Tensor) -> Tensor:
-        ids_BT = seen.pop()
+    def to_rows(words_BTE: Tensor) -> Tensor:
+        ids_BT = _IDS.get()
+        assert ids_BT is not None
+        _IDS.set(None)
         virtual_BT = (ids_BT >= size) & (ids_BT < size + count)
         rows_BTE = table_PE.to(words_BTE.dtype)[(ids_BT - size).clamp(0, count - 1)]
         words_BTE = torch.where(virtual_BT[..., None], rows_BTE, words_BTE)
@@ -90,10 +96,16 @@ def virtual_tokens(model: PreTrainedModel, table_PE: Tensor, change_SE: Tensor |
     # Encoder and decoder of some architectures have embedding modules of their own with one weight.
     embeddings = [module for module in model.modules() if getattr(module, "weight", None) is weight]
     embeddings = [module for module in embeddings if isinstance(module, nn.Embedding)]
-    handles = [module.register_forward_pre_hook(to_words) for module in embeddings]
-    handles += [module.register_forward_hook(to_rows) for module in embeddings]
-    try:
+
+    def register(acts: Callable[[], bool]) -> list[Handle]:
+        def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            return to_words(args) if acts() else None
+
+        def behind(_: nn.Module, args: tuple[Any, ...], words_BTE: Tensor) -> Tensor | None:
+            return to_rows(words_BTE) if acts() else None
+
+        handles: list[Handle] = [module.register_forward_pre_hook(before) for module in embeddings]
+        return handles + [module.register_forward_hook(behind) for module in embeddings]
+
+    with hooked(model, TOKENS, register):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

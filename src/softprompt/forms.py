@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from softprompt.active import alone
 from softprompt.backbone import Backbone
 from softprompt.embed import virtual_tokens, vocabulary_size
 from softprompt.inject import PrefixKV, Site, inject
@@ -71,7 +72,7 @@ class PrefixForm:
         """See `Form`."""
         kv = split(numbers.to(backbone.device), self.sites)
         injected = inject(backbone.model, kv, shared=shared, beside=self.attention == "beside")
-        with injected, self._placed(backbone, len(numbers)):
+        with alone(backbone.model), injected, self._placed(backbone, len(numbers)):
             yield
 
     def _placed(self, backbone: Backbone, length: int) -> AbstractContextManager[None]:
@@ -142,7 +143,7 @@ class VirtualTokenForm:
     @contextmanager
     def attach(self, backbone: Backbone, numbers: Tensor, *, shared: bool) -> Iterator[None]:
         """See `Form`."""
-        with virtual_tokens(backbone.model, numbers.to(backbone.device)):
+        with alone(backbone.model), virtual_tokens(backbone.model, numbers.to(backbone.device)):
             yield
 
     def facts(self) -> dict[str, Any]:

@@ -11,10 +11,11 @@ tokens that it has alone.
 
 import random
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from softprompt.active import alone
 from softprompt.backbone import Backbone
 from softprompt.batch import encode_pairs, encode_sources, encode_text
 from softprompt.errors import ConfigError
@@ -56,7 +57,7 @@ class InContext:
 
     def attach(self, backbone: Backbone, *, shared: bool = False) -> AbstractContextManager[None]:
         """Nothing to do: all of it stands in the source."""
-        return nullcontext()
+        return alone(backbone.model)
 
 
 def _frames(backbone: Backbone, instruction: str | None, drawn: Sequence[Example]) -> tuple[int, ...]:

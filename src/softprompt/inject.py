@@ -3,15 +3,14 @@
 The function is registered under two names with `AttentionInterface` and `AttentionMaskInterface`. While a prefix is
 active (see `inject`), it puts this site's keys and values, and P always-visible mask columns, in front of the
 backbone's own; otherwise it is the backbone's own attention. Nothing is patched and nothing is stored on a module:
-the active prefix lives in a context variable. The cache holds tokens only.
+the active prefix lives in a context variable (`softprompt.active`). The cache holds tokens only.
 
 This is the only module that imports transformers' attention interface.
 """
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
@@ -23,7 +22,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from softprompt import joined
+from softprompt.active import PREFIX, acting, alone, exchange, part_of, parts_in
 from softprompt.errors import BackboneError
+from softprompt.masks import added_up, as_added, causal, widened
+from softprompt.probing import Call, attention_calls, listener
 
 # Neither name may contain "sdpa": transformers looks for that substring and would refuse some models.
 FUSED = "softprompt_fused"
@@ -111,13 +113,6 @@ class _Active:
     """Boolean: the tokens of the current forward that see the prefix; None: all."""
 
 
-_ACTIVE: ContextVar[_Active | None] = ContextVar("softprompt_active_prefix", default=None)
-_Call = tuple[nn.Module, Tensor, Tensor, Tensor]
-"""A module that attended, its query (B, H, T, D), its key and its value (B, H_kv, T', D)."""
-_PROBE: ContextVar[list[_Call] | None] = ContextVar("softprompt_probe", default=None)
-"""Where a probe forward puts each call."""
-
-
 @contextmanager
 def inject(
     model: nn.Module, prefixes: Mapping[str, PrefixKV | PrefixRows], *, shared: bool = False, beside: bool = False
@@ -137,12 +132,9 @@ def inject(
 
     The block must cover the backward pass too where gradient checkpointing recomputes the forward.
     """
-    active = _Active({attrgetter(name)(model): kv for name, kv in prefixes.items()}, shared, beside)
-    token = _ACTIVE.set(active)
-    try:
+    modules = {attrgetter(name)(model): kv for name, kv in prefixes.items()}
+    with acting(model, PREFIX, _Active(modules, shared, beside)):
         yield
-    finally:
-        _ACTIVE.reset(token)
 
 
 def for_each(values: Tensor, batch: int) -> Tensor:
@@ -150,28 +142,11 @@ def for_each(values: Tensor, batch: int) -> Tensor:
     return values.repeat_interleave(batch // len(values), dim=0)
 
 
-def limit_to(visible_BT: Tensor | None) -> None:
-    """From here to the end of the `inject` block the prefix is seen by these tokens alone; None: by all."""
-    active = _ACTIVE.get()
+def limit_to(model: nn.Module, visible_BT: Tensor | None) -> None:
+    """From here to the end of the innermost block the prefix is seen by these tokens alone; None: by all."""
+    active = part_of(model, PREFIX)
     if active is not None:
-        _ACTIVE.set(replace(active, visible_BT=visible_BT))
-
-
-def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """`context_fn` for gradient checkpointing: the recomputation sees the prefix that its forward saw.
-
-    Needed because autograd may recompute on a thread of its own, which inherits no context variables.
-    """
-    return nullcontext(), _reactivate(_ACTIVE.get())
-
-
-@contextmanager
-def _reactivate(active: _Active | None) -> Iterator[None]:
-    token = _ACTIVE.set(active)
-    try:
-        yield
-    finally:
-        _ACTIVE.reset(token)
+        exchange(model, PREFIX, replace(active, visible_BT=visible_BT))
 
 
 def install(model: PreTrainedModel, attention: str = "sdpa") -> None:
@@ -186,58 +161,69 @@ def install(model: PreTrainedModel, attention: str = "sdpa") -> None:
     model.set_attn_implementation(name)
 
 
-def probe(model: PreTrainedModel) -> tuple[Site, ...]:
+def probe(model: PreTrainedModel, *, one_call: bool = False) -> tuple[Site, ...]:
     """Run one forward of a few tokens and return the attention sites that it met, in the order of their calls.
 
-    Works on the meta device too. Raises `BackboneError` where the model makes no call through the interface.
+    Works on the meta device too. `one_call`: as a prefix needs it, a module attends to one thing in a forward.
+
+    Raises:
+        BackboneError: the model makes no call through the interface, the forward fails, or a module attends to several
+            things where `one_call`.
     """
     names = {module: name for name, module in model.named_modules()}
-    encoder = set(model.get_encoder().modules()) if model.config.is_encoder_decoder else set()
-    ids = torch.zeros(1, 3, dtype=torch.long, device=model.device)
+    apart = model.config.is_encoder_decoder
+    encoder = set(model.get_encoder().modules()) if apart else set()
+    source, target = 2, 3  # tokens: what attends to the source from a decoder is told by its length
+    ids = torch.zeros(1, target, dtype=torch.long, device=model.device)
+    with alone(model):
+        calls = attention_calls(model, ids[:, :source], ids)
 
-    def kind(module: nn.Module, query: Tensor, key: Tensor) -> str:
+    def kind(module: nn.Module, key: Tensor) -> str:
         if module in encoder:
             return "encoder"
-        return "decoder" if query.shape[2] == key.shape[2] else "cross"  # the source has another length than the target
+        return "cross" if apart and key.shape[2] == source else "decoder"
 
-    calls = (
-        Site(names[module], kind(module, query, key), key.shape[1], key.shape[3], value.shape[3])
-        for module, query, key, value in _probed(model, ids[:, :2], ids)
-    )
-    sites = tuple(dict.fromkeys(calls))  # a module may attend more than once in a forward; its prefix is one
-    if not sites:
+    if not calls:
         raise BackboneError(
             "method 'prefix' needs attention that goes through transformers' AttentionInterface, but "
             f"model type {model.config.model_type!r} made 0 such calls in a probe forward. "
             "Use a backbone that does (gpt2, llama, mistral, qwen, gemma, opt, bart, t5, ...), or method 'finetune'."
         )
-    return sites
+    if one_call:
+        _require_one_call(model, calls, names)
+    return tuple(
+        Site(names[module], kind(module, key), key.shape[1], key.shape[3], value.shape[3])
+        for module, _, key, value in {call[0]: call for call in calls}.values()
+    )
+
+
+def _require_one_call(model: PreTrainedModel, calls: list[Call], names: Mapping[nn.Module, str]) -> None:
+    """Refuse a module that attends to several things in a forward: its prefix is one."""
+    first: dict[nn.Module, Call] = {}
+    for call in calls:
+        module, _, key, value = call
+        _, _, key_before, value_before = first.setdefault(module, call)
+        if not (_same(key, key_before) and _same(value, value_before)):
+            raise BackboneError(
+                f"method 'prefix' gives each attention module one prefix, but in model type "
+                f"{model.config.model_type!r} {names[module]} attends "
+                f"{sum(other[0] is module for other in calls)} times in a forward, to different keys and values. "
+                "Use method 'prompt', 'lora' or 'finetune', or another backbone."
+            )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one is other or (not one.is_meta and torch.equal(one, other))
 
 
 def record(model: PreTrainedModel, ids_T: Tensor) -> dict[str, PrefixKV]:
     """Site name -> the keys and values (H, T, D) that the model computes for a text: what a cache would hold of it.
 
-    An encoder-decoder reads the text on both sides.
+    An encoder-decoder reads the text on both sides. What steers the model here has its part in it.
     """
     names = {module: name for name, module in model.named_modules()}
-    calls = _probed(model, ids_T[None], ids_T[None])
+    calls = attention_calls(model, ids_T[None], ids_T[None])
     return {names[module]: PrefixKV(key[0], value[0]) for module, _, key, value in calls}
-
-
-@torch.no_grad()
-def _probed(model: PreTrainedModel, ids_BT: Tensor, target_BT: Tensor) -> list[_Call]:
-    """The attention calls of one forward, without dropout; `target_BT` is read by a decoder beside an encoder alone."""
-    found: list[_Call] = []
-    token = _PROBE.set(found)
-    training = model.training
-    target = {"decoder_input_ids": target_BT} if model.config.is_encoder_decoder else {}
-    try:
-        model.eval()
-        model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), use_cache=False, **target)
-    finally:
-        model.train(training)
-        _PROBE.reset(token)
-    return found
 
 
 AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
@@ -249,9 +235,9 @@ def _fused_attention(
     """The interface's signature; query (B, H, T, D), key and value (B, H_kv, T', D) -> output (B, T, H, D)."""
     # Soft-capped scores and attention sinks are outside what torch's fused kernel computes.
     if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
-        if attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True):
-            attention_mask = _causal_mask(query, key)  # it was left out for a kernel that is told `is_causal`
-        added = None if attention_mask is None else _as_added(attention_mask, query.dtype)
+        if attention_mask is None and _is_causal(module, query, kwargs):
+            attention_mask = causal(query, key)  # it was left out for a kernel that is told `is_causal`
+        added = None if attention_mask is None else as_added(attention_mask, query.dtype)
         return _eager_attention(module, query, key, value, added, **kwargs)
     return _attend(sdpa_attention_forward, module, query, key, value, attention_mask, **kwargs)
 
@@ -260,7 +246,12 @@ def _eager_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
     """The model's own eager attention, below the prefix."""
-    own = sys.modules[type(module).__module__].eager_attention_forward
+    own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    if own is None:
+        raise BackboneError(
+            f"backbone.attention: expected a model with an eager attention of its own, but transformers gives "
+            f"{type(module).__name__} none that can be called. Set backbone.attention=sdpa, or use another backbone."
+        )
     return _attend(own, module, query, key, value, attention_mask, **kwargs)
 
 
@@ -273,26 +264,27 @@ def _attend(
     mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    probed = _PROBE.get()
-    if probed is not None:
-        probed.append((module, query, key, value))
-    active = _ACTIVE.get()
-    prefix = active.prefixes.get(module) if active is not None else None
-    if active is None or prefix is None:
+    ears = listener()
+    if ears is not None:
+        kwargs = ears.hear((module, query, key, value), kwargs)
+    active = next((one for one in parts_in(PREFIX) if module in one.prefixes), None)
+    if active is None:
         return base(module, query, key, value, mask, **kwargs)
+    prefix: PrefixKV | PrefixRows = active.prefixes[module]
     batch = query.shape[0]
     visible = prefix.visible(batch, active.visible_BT)
     if active.beside and isinstance(prefix, PrefixKV):
         output, weights = base(module, query, key, value, mask, **kwargs)
         return output + joined.attend_to_prefix(prefix.asked(query, key, value, visible, kwargs)), weights
-    if mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True):
-        mask = _causal_mask(query, key)
+    if mask is None and _is_causal(module, query, kwargs):
+        mask = causal(query, key)
     bias = kwargs.get("position_bias")  # relative positions (T5) are of the tokens alone; the prefix has none
     if active.shared and isinstance(prefix, PrefixKV) and _plain(kwargs):
         call, by_token = prefix.asked(query, key, value, visible, kwargs), query.shape[2] == 1
         if by_token or (base is sdpa_attention_forward and joined.has_fused(call)):
-            added = _sum(None if mask is None else _as_added(mask, query.dtype), bias)
-            return (joined.attend_by_token if by_token else joined.attend)(call, added), None
+            added = added_up(None if mask is None else as_added(mask, query.dtype), bias)
+            output = (joined.attend_by_token if by_token else joined.attend)(call, added)
+            return output.contiguous(), None  # as torch's kernel gives it: some models take views of it
     if bias is not None:
         kwargs["position_bias"] = nn.functional.pad(bias, (prefix.length, 0))
     if mask is None and visible is not None:
@@ -300,7 +292,13 @@ def _attend(
     prefix_key, prefix_value = prefix.rows(batch)
     key = torch.cat([prefix_key.to(key.dtype), key], dim=2)
     value = torch.cat([prefix_value.to(value.dtype), value], dim=2)
-    return base(module, query, key, value, _widened(mask, prefix.length, visible), **kwargs)
+    return base(module, query, key, value, widened(mask, prefix.length, visible), **kwargs)
+
+
+def _is_causal(module: nn.Module, query: Tensor, options: Mapping[str, Any]) -> bool:
+    """Whether a call without a mask is causal, as torch's kernel is told it."""
+    said = options.get("is_causal")
+    return query.shape[2] > 1 and bool(getattr(module, "is_causal", True) if said is None else said)
 
 
 def _plain(kwargs: Mapping[str, Any]) -> bool:
@@ -309,39 +307,8 @@ def _plain(kwargs: Mapping[str, Any]) -> bool:
     return all(kwargs.get(name) is None for name in extras) and not kwargs.get("dropout")
 
 
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else a + b
-
-
-def _causal_mask(query: Tensor, key: Tensor) -> Tensor:
-    """(1, 1, T, T') boolean: the last query sees every key (aligned bottom right, unlike torch's `is_causal`)."""
-    t, s = query.shape[2], key.shape[2]
-    return torch.ones(t, s, dtype=torch.bool, device=query.device).tril(s - t)[None, None]
-
-
-def _widened(mask: Tensor | None, length: int, visible: Tensor | None) -> Tensor | None:
-    """Put `length` columns in front of a mask (..., T, T'), boolean (True sees) or additive (0 sees).
-
-    They are seen by all rows, or as `visible` says, which spreads over (B, 1, T, P).
-    """
-    if mask is None:
-        return None
-    if visible is None:
-        return nn.functional.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
-    columns = visible if mask.dtype == torch.bool else _as_added(visible, mask.dtype)
-    batch, time = visible.shape[0], max(visible.shape[2], mask.shape[2])
-    return torch.cat([columns.expand(-1, -1, time, length), mask.expand(batch, -1, time, -1)], dim=3)
-
-
-def _as_added(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A boolean mask as numbers to add to scores: 0 where visible, the lowest number of `dtype` where not."""
-    if mask.dtype != torch.bool:
-        return mask
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
-
-
 def _fused_mask(**kwargs: Any) -> Tensor | None:
-    if _ACTIVE.get() is None and _PROBE.get() is None:  # deciding to skip reads values, which the meta device lacks
+    if not parts_in(PREFIX) and listener() is None:  # deciding to skip reads values, which the meta device lacks
         mask: Tensor | None = sdpa_mask(**kwargs)
         return mask
     whole: Tensor = sdpa_mask(**{**kwargs, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})

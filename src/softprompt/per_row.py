@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from softprompt.active import alone
 from softprompt.backbone import Backbone
 from softprompt.embed import virtual_tokens, vocabulary_size
 from softprompt.errors import ConfigError
@@ -67,7 +68,7 @@ class PerRow:
             with distinct[0].attach(backbone, shared=shared):
                 yield
             return
-        with ExitStack() as stack:
+        with alone(backbone.model), ExitStack() as stack:
             tables = [prompt.numbers for prompt in distinct if not _prefix(prompt)]
             if tables:
                 stack.enter_context(virtual_tokens(backbone.model, torch.cat(tables).to(backbone.device)))

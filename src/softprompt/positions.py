@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from softprompt.active import ARGUMENTS, Handle, hooked
 from softprompt.embed import vocabulary_size
 from softprompt.inject import for_each, limit_to
 
@@ -52,11 +53,11 @@ def between(model: PreTrainedModel, length: int, *, shifted: bool, first: int = 
         ids_BT: Tensor = arguments["input_ids"]
         if ids_BT.shape[1] == 1:  # one generated token, or a source of one: it sees the infix
             visible_BT = torch.ones_like(ids_BT, dtype=torch.bool)
-            limit_to(None)
+            limit_to(model, None)
         else:
             marked_BT = ids_BT >= size
             visible_BT = (marked_BT.cumsum(1) > 0) | ~marked_BT.any(dim=1, keepdim=True)
-            limit_to(visible_BT)
+            limit_to(model, visible_BT)
         words_BT = torch.where(ids_BT >= size, ids_BT - size, ids_BT)
         moved_BT = _positions(arguments, first) + (length * visible_BT.long() if shifted else 0)
         if arguments.get("attention_mask") is None and arguments.get("past_key_values") is None:
@@ -70,15 +71,17 @@ def between(model: PreTrainedModel, length: int, *, shifted: bool, first: int = 
 
 @contextmanager
 def _changed_arguments(model: PreTrainedModel, change: Callable[[Arguments], Arguments]) -> Iterator[None]:
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: Arguments) -> tuple[tuple[Any, ...], Arguments]:
-        given = {"input_ids": args[0]} if args else {}
-        return args[1:], change(given | kwargs)
+    def register(acts: Callable[[], bool]) -> list[Handle]:
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: Arguments | None = None) -> Any:
+            if kwargs is None or not acts():
+                return None
+            given = {"input_ids": args[0]} if args else {}
+            return args[1:], change(given | kwargs)
 
-    handle = model.register_forward_pre_hook(before, with_kwargs=True)
-    try:
+        return [model.register_forward_pre_hook(before, with_kwargs=True)]
+
+    with hooked(model, ARGUMENTS, register):
         yield
-    finally:
-        handle.remove()
 
 
 def _positions(arguments: Arguments, first: int) -> Tensor:

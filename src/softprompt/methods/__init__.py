@@ -1,13 +1,14 @@
 """What is learned. `METHODS` maps a method's name to its builder; one file a method."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from softprompt.active import alone
 from softprompt.artefact import Facts, kept_in, read_facts
 from softprompt.backbone import Backbone
 from softprompt.errors import CheckpointError
@@ -79,7 +80,7 @@ class Untuned:
         return tuple(source)
 
     def attach(self, backbone: Backbone, *, shared: bool = False) -> AbstractContextManager[None]:
-        return nullcontext()
+        return alone(backbone.model)
 
 
 METHODS: Mapping[str, Callable[[Backbone, Any], Method]] = {

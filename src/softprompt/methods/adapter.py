@@ -7,7 +7,7 @@
 Letters: E backbone width, K bottleneck. Up starts near 0, so training starts near the backbone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from softprompt.active import BLOCKS, Handle, alone, hooked
 from softprompt.artefact import Facts, load_artefact, save_artefact
 from softprompt.backbone import Backbone
 from softprompt.errors import BackboneError, ConfigError
@@ -69,23 +70,25 @@ class AdapterMethod(nn.Module):
 
     @contextmanager
     def attach(self, backbone: Backbone, *, shared: bool = False) -> Iterator[None]:
-        modules = dict(backbone.model.named_modules())
+        model = backbone.model
+        modules = dict(model.named_modules())
 
-        def behind(bottleneck: nn.Module) -> Any:
-            def change(_: nn.Module, args: Any, output: Any) -> Any:
-                if isinstance(output, tuple):
-                    return (bottleneck(output[0]), *output[1:])
-                return bottleneck(output)
+        def register(acts: Callable[[], bool]) -> list[Handle]:
+            def behind(bottleneck: nn.Module) -> Any:
+                def change(_: nn.Module, args: Any, output: Any) -> Any:
+                    if not acts():
+                        return None
+                    if isinstance(output, tuple):
+                        return (bottleneck(output[0]), *output[1:])
+                    return bottleneck(output)
 
-            return change
+                return change
 
-        pairs = zip(self.places, self.bottlenecks, strict=True)
-        handles = [modules[name].register_forward_hook(behind(bottleneck)) for name, bottleneck in pairs]
-        try:
+            pairs = zip(self.places, self.bottlenecks, strict=True)
+            return [modules[name].register_forward_hook(behind(bottleneck)) for name, bottleneck in pairs]
+
+        with alone(model), hooked(model, BLOCKS, register):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return dict(self.named_parameters())

@@ -20,10 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from softprompt.active import alone
 from softprompt.artefact import Facts, load_artefact, save_artefact
 from softprompt.backbone import Backbone
 from softprompt.embed import virtual_tokens, vocabulary_size, with_indices
 from softprompt.errors import ConfigError
+from softprompt.in_front import require_rows_as_words
 from softprompt.init import kept_tensors, length_of, prompt_rows
 
 BUDGET = 100
@@ -60,8 +62,10 @@ class DeptMethod(nn.Module):
         """From the `method` part of a recipe, on the backbone's device, in float32.
 
         Raises:
+            BackboneError: the backbone does not read virtual tokens as their rows alone.
             ConfigError: the budget leaves no rank, or an initial text or label has no tokens.
         """
+        require_rows_as_words(backbone, indexed=True)
         embed, length = backbone.hidden_width(), length_of(backbone, config)
         rank = config.rank or rank_for(length, config.text_length, embed)
         if rank < 1:
@@ -107,7 +111,7 @@ class DeptMethod(nn.Module):
 
     @contextmanager
     def attach(self, backbone: Backbone, *, shared: bool = False) -> Iterator[None]:
-        with virtual_tokens(backbone.model, self.prompt, self.change()):
+        with alone(backbone.model), virtual_tokens(backbone.model, self.prompt, self.change()):
             yield
 
     def change(self) -> Tensor:

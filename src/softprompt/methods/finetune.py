@@ -1,13 +1,14 @@
 """Fine-tuning through the same loop: every parameter of the backbone is trained, or the top k blocks (FT-top2)."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from softprompt.active import alone
 from softprompt.artefact import Facts, write_artefact
 from softprompt.backbone import Backbone, quiet_transformers
 from softprompt.console import say
@@ -56,7 +57,7 @@ class FinetuneMethod:
         return tuple(source)
 
     def attach(self, backbone: Backbone, *, shared: bool = False) -> AbstractContextManager[None]:
-        return nullcontext()
+        return alone(backbone.model)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}

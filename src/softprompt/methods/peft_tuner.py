@@ -6,7 +6,7 @@ for; so are types that PEFT itself does not put into a model in place (VeRA).
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from softprompt.active import alone
 from softprompt.artefact import Facts, read_facts, require_match, write_artefact
 from softprompt.backbone import Backbone
 from softprompt.errors import ConfigError, is_out_of_memory
@@ -125,7 +126,7 @@ class PeftMethod:
         return tuple(source)
 
     def attach(self, backbone: Backbone, *, shared: bool = False) -> AbstractContextManager[None]:
-        return nullcontext()
+        return alone(backbone.model)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}

@@ -16,11 +16,14 @@ from torch import Tensor, nn
 
 from softprompt.artefact import Facts
 from softprompt.backbone import Backbone
+from softprompt.console import say
 from softprompt.errors import ConfigError
 from softprompt.forms import PrefixForm
+from softprompt.in_front import other_ways, require_words_in_front
 from softprompt.init import activations, length_of, numbers_from, text_ids
 from softprompt.inject import KINDS, Site
 from softprompt.prompt import Prompt
+from softprompt.reach import reaches
 
 
 class Bank(nn.Module):
@@ -112,7 +115,10 @@ class PrefixMethod(nn.Module):
     def build(cls, backbone: Backbone, config: Any) -> "PrefixMethod":
         """From the `method` part of a recipe, on the backbone's device, in float32.
 
+        Says where layers of the backbone have no attention that a prefix could be in.
+
         Raises:
+            BackboneError: the backbone's attention cannot have a prefix, or one would not act as words in front do.
             ConfigError: the recipe names sites that the backbone has not, shifts positions where there are none, or
                 wants an infix where source and target are not one text.
             CheckpointError: the prompt to start from is damaged, or of another backbone.
@@ -217,14 +223,34 @@ class PrefixMethod(nn.Module):
 
 def _chosen(backbone: Backbone, kinds: Sequence[str] | None) -> tuple[Site, ...]:
     """The backbone's sites of the kinds asked for; None: all."""
-    sites = backbone.sites()
+    sites = backbone.sites(one_call=True)
     there = list(dict.fromkeys(site.kind for site in sites))
     absent = [kind for kind in kinds or [] if kind not in there]
     if absent:
         raise ConfigError(
             f"method.sites: backbone {backbone.id!r} has sites of kind {', '.join(there)}, got {absent[0]!r}. Drop it."
         )
-    return tuple(site for site in sites if kinds is None or site.kind in kinds)
+    chosen = tuple(site for site in sites if kinds is None or site.kind in kinds)
+    require_words_in_front(backbone, chosen)
+    _say_reach(backbone, sites, kinds)
+    return chosen
+
+
+def _say_reach(backbone: Backbone, sites: Sequence[Site], kinds: Sequence[str] | None) -> None:
+    """Say where a prefix does less than words in front would, which is no fault of the recipe."""
+    missed = [
+        str(one) for one in reaches(backbone.model, sites) if one.without and (kinds is None or one.kind in kinds)
+    ]
+    if missed:
+        say(
+            f"warning: method 'prefix' does not reach all of backbone {backbone.id!r}: {'; '.join(missed)}. The "
+            "other layers have no attention that goes through transformers' AttentionInterface."
+        )
+    elif (difference := other_ways(backbone, sites)) is not None:
+        say(
+            f"warning: method 'prefix' reaches all attention of backbone {backbone.id!r}, but words in front act on a "
+            f"text in other ways as well: without them logits differ by {difference:.2g} of their size."
+        )
 
 
 def _place(backbone: Backbone, asked: str) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from softprompt.artefact import Facts
 from softprompt.backbone import Backbone
 from softprompt.forms import VirtualTokenForm
+from softprompt.in_front import require_rows_as_words
 from softprompt.init import length_of, prompt_rows
 from softprompt.prompt import Prompt
 
@@ -38,8 +39,10 @@ class PromptMethod(nn.Module):
         """From the `method` part of a recipe, on the backbone's device, in float32.
 
         Raises:
+            BackboneError: the backbone does not read virtual tokens as their rows alone.
             ConfigError: an initial text or a label has no tokens.
         """
+        require_rows_as_words(backbone)
         form = VirtualTokenForm(backbone.hidden_width(), config.place, backbone.family)
         with torch.device(backbone.device):
             method = cls(form, length=length_of(backbone, config), reparam=config.reparam, bottleneck=config.bottleneck)

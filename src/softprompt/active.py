@@ -1,0 +1,90 @@
+"""What acts on a forward of the backbone: one context variable, so in this thread or task alone, the innermost alone.
+
+A steering is made of parts, each in a slot of its own (a prefix, virtual tokens, changed arguments, adapters). Hooks
+are registered on modules, which all threads share, so each asks here whether its part is the one that acts where it is
+called; if not, it changes nothing. Gradient checkpointing recomputes with what acted in its forward (`again`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from torch import nn
+
+_Acting = Mapping[tuple[nn.Module, str], Any]
+_ACTING: ContextVar[_Acting] = ContextVar("softprompt_acting", default={})  # noqa: B039 - replaced, never changed
+"""(backbone, slot) -> part."""
+
+PREFIX, TOKENS, ARGUMENTS, BLOCKS, HEAD = "prefix", "tokens", "arguments", "blocks", "head"
+"""Slots: keys and values; virtual ids; arguments of the forward; what stands behind modules; what the LM head sees."""
+
+
+class Handle(Protocol):
+    """What registering a hook returns."""
+
+    def remove(self) -> None:
+        """Undo it."""
+
+
+@contextmanager
+def alone(model: nn.Module) -> Iterator[None]:
+    """A steering's block: what steers `model` outside of it does not act inside, and does again behind it."""
+    with _set({key: part for key, part in _ACTING.get().items() if key[0] is not model}):
+        yield
+
+
+@contextmanager
+def acting(model: nn.Module, slot: str, part: Any) -> Iterator[None]:
+    """Inside the block `part` acts on `model`, instead of what stood in that slot."""
+    with _set({**_ACTING.get(), (model, slot): part}):
+        yield
+
+
+@contextmanager
+def hooked(model: nn.Module, slot: str, register: Callable[[Callable[[], bool]], list[Handle]]) -> Iterator[None]:
+    """`acting` for hooks: `register` puts them on modules and is given what tells them whether they act where called.
+
+    A hook that does not act has to return None. It may be called without keyword arguments where another thread
+    removes it at that moment.
+    """
+    own = object()
+    handles = register(lambda: part_of(model, slot) is own)
+    try:
+        with acting(model, slot, own):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def part_of(model: nn.Module, slot: str) -> Any:
+    """The part that acts on `model` here, or None."""
+    return _ACTING.get().get((model, slot))
+
+
+def parts_in(slot: str) -> list[Any]:
+    """Those that act here on any backbone."""
+    return [part for (_, own), part in _ACTING.get().items() if own == slot]
+
+
+def exchange(model: nn.Module, slot: str, part: Any) -> None:
+    """From here to the end of the innermost block `part` stands in the slot."""
+    _ACTING.set({**_ACTING.get(), (model, slot): part})
+
+
+def again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """`context_fn` for gradient checkpointing: the recomputation sees what acted in its forward.
+
+    Needed because autograd may recompute on a thread of its own, which inherits no context variables.
+    """
+    return nullcontext(), _set(_ACTING.get())
+
+
+@contextmanager
+def _set(acting: _Acting) -> Iterator[None]:
+    token = _ACTING.set(acting)
+    try:
+        yield
+    finally:
+        _ACTING.reset(token)
