@@ -263,7 +263,7 @@ def test_own_files_and_sampling(tmp_path: Path) -> None:
     got = load_recipe(
         write(tmp_path, "data: {train: a.csv, input: '{a}'}\ndecode: {strategy: sample, top_p: 0.9, temperature: 1}")
     )
-    assert got.data.train == Path("a.csv") and got.decode.top_p == 0.9 and got.decode.temperature == 1.0
+    assert got.data.train == tmp_path / "a.csv" and got.decode.top_p == 0.9 and got.decode.temperature == 1.0
     assert "there is no task" in fail(write(tmp_path, "data: {train: a.csv, dir: b}"))
 
 

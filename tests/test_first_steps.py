@@ -56,7 +56,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        (["method.init=file", "method.init_file=nowhere"], CheckpointError, "method.init_file: .* got 'nowhere'"),
+        (["method.init=file", "method.init_file=nowhere"], CheckpointError, "method.init_file: .* got '.*nowhere'"),
         (["backbone.revision=main"], BackboneError, "backbone.revision: 'main' names a commit on the hub"),
         (["data.train=."], ConfigError, "got a folder"),
     ],

@@ -10,11 +10,13 @@ import softprompt
 
 ROOT = Path(softprompt.__file__).parent
 FLOW = (
-    *("errors", "types", "yaml_text", "recipes", "recipe_files", "tasks", "method_config", "published"),
+    *("errors", "types", "yaml_text", "recipes", "paths", "recipe_files", "tasks", "method_config", "published"),
     *("data_config", "train_config", "decode_config", "parts", "recipe_messages", "config", "grid", "scale_setting"),
-    *("template", "data", "table", "metrics", "segments", "score_recipe", "finite", "files", "console", "score_run"),
+    *("template", "data", "table", "metrics", "segments", "predictions", "score_recipe", "finite", "files", "console"),
+    "score_run",
     *("fetch", "lock", "signals", "machine", "board", "ahead", "distributed", "sharding"),
-    *("active", "masks", "joined", "probing", "inject", "reach", "quantize", "loading", "promises", "framing"),
+    *("active", "masks", "joined", "probing", "inject", "reach", "quantize"),
+    *("texts", "loading", "promises", "framing"),
     "backbone",
     *("embed", "positions", "in_front", "forms", "artefact", "prompt", "init", "methods"),
     *(
@@ -44,7 +46,8 @@ FLOW = (
         "fit",
         "fit_tasks",
     ),
-    *("resume", "folder", "prepare", "results", "run", "ensemble_runs", "plan", "inspection", "data_inspection"),
+    *("resume", "folder", "look", "prepare", "results", "run"),
+    *("ensemble_runs", "plan", "inspection", "data_inspection"),
     *("scale", "scale_page"),
     *("report", "sweep_report", "sweep", "listing", "quiet", "guard"),
     *("cli_app", "cli_run", "cli_show", "cli_scoring", "cli", "__main__"),

@@ -1,6 +1,7 @@
 """Recipe: everything that fixes a run, as frozen models, and its two spellings: YAML and `key=value` overrides.
 
-Fields have a unit in their description. Paths are taken relative to the working directory.
+Fields have a unit in their description. Paths are relative to the file that names them, those of overrides to the
+working directory; in a recipe that is loaded they are absolute.
 """
 
 import re
@@ -15,6 +16,7 @@ from softprompt.decode_config import DecodeConfig as DecodeConfig
 from softprompt.errors import ConfigError
 from softprompt.method_config import MethodConfig, PrefixTuning, Section, alone_because
 from softprompt.parts import PART_SECTIONS, Where, hidden, section_of, with_tasks, with_typed_decode, without_methods
+from softprompt.paths import located
 from softprompt.published import Published
 from softprompt.recipe_files import list_recipes, read_recipe
 from softprompt.recipe_messages import Schema, check, explain, names
@@ -279,7 +281,7 @@ def load_recipe(ref: str, overrides: Sequence[str] = ()) -> Recipe:
             f"`data: {{task: {ref}, dir: FOLDER}}`."
         )
     text = read_recipe(ref)
-    mine = parse_overrides(overrides)
+    mine = located(parse_overrides(overrides), None)
     where = locator(text.path, text.places, overrides)
     raw = {"name": text.name, "data": {}} | expand(text.data)
     check(_schema(), raw, where, ())
@@ -290,7 +292,8 @@ def load_recipe(ref: str, overrides: Sequence[str] = ()) -> Recipe:
 def task_recipe(task: str, overrides: Sequence[str] = ()) -> Recipe:
     """The default recipe for a task, with `key=value` overrides; errors as `load_recipe`."""
     where = locator(Path(task), {}, overrides)
-    raw = overlay({"name": task, "data": {"task": load_task(task).name}}, parse_overrides(overrides))
+    mine = located(parse_overrides(overrides), None)
+    raw = overlay({"name": task, "data": {"task": load_task(task).name}}, mine)
     return build(with_tasks(raw, where), where)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.errors import ConfigError
+from softprompt.paths import beside, located
 from softprompt.recipes import KeyPath, nearest, overlay, read_yaml, show
 
 FORMER_NAMES = {
@@ -82,7 +83,7 @@ def read_recipe(ref: str) -> RecipeText:
     """Read a recipe, laid over its base, and that over its own; ConfigError with `file:line`.
 
     `base: NAME_OR_PATH` names the recipe that holds where this one is silent: sections are merged as those of an
-    override are, all but `OWN_KEYS`.
+    override are, all but `OWN_KEYS`. Paths are relative to the file that names them: see `softprompt.paths`.
     """
     return _read(find_recipe(ref), ())
 
@@ -91,10 +92,12 @@ def _read(path: Path, above: tuple[Path, ...]) -> RecipeText:
     document = read_yaml(path)
     if not isinstance(document.data, dict):
         raise ConfigError(f"recipe {path}: expected keys such as method and data, got {show(document.data)}.")
-    data = dict(document.data)
+    data = located(document.data, None if path.is_relative_to(recipe_folder()) else path.parent)
     places = {key: f"{path}:{line}" for key, line in document.lines.items()}
     if "base" in data:
-        below = _base(data.pop("base"), f"recipe {places['base',]}: base", (*above, path))
+        base = data.pop("base")
+        near = beside(base, path) if isinstance(base, str) and base not in _bundled() else base
+        below = _base(near, f"recipe {places['base',]}: base", (*above, path))
         data = overlay({key: value for key, value in below.data.items() if key not in OWN_KEYS}, data)
         places = {**below.places, **places}
     return RecipeText(path, _run_name(path), data, places)

@@ -45,6 +45,7 @@ def difference(folder: Path, recipe: Recipe, arms: Mapping[str, Recipe]) -> Diff
     found = [Change(key, f"{was!r} -> {now!r}") for key, was, now in differ]
     reached = {arm for arm in arms if arm not in old.arms() or _acting(old.arm(arm)) != _acting(arms[arm])}
     known = read_env(folder).get("data", {})
+    known = {**{str(Path(name).absolute()): sha for name, sha in known.items()}, **known}  # once they were relative
     for arm, own in arms.items():
         for split, name, digest in inputs(own):
             if known.get(name) not in (None, digest):
