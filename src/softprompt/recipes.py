@@ -105,7 +105,12 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 TEMPLATES = {("data", "input"), ("data", "target")}
-"""Keys whose override is text as it stands when it holds a brace: `data.input={name}` is a template, not a mapping."""
+"""Keys whose override is text as it stands when it holds a brace: `data.input={name}` is a template, not a mapping.
+
+A list of quoted templates is one: `data.target=["{first}", "{second}"]`.
+"""
+VERBATIM = {("data", "delimiter")}
+"""Keys of which one character is text as it stands: `|` and `,` are signs of YAML's."""
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -122,7 +127,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"{shown}: expected a key of a recipe, got one of {len(path)} parts.")
         if not equals or not all(path):
             raise ConfigError(f"{shown}: expected key=value with a dotted key, such as train.lr=1e-4.")
-        nested: Any = value if template else parse_yaml(value, shown).data
+        nested = _override(tuple(path), value, shown)
         if path[0] in SECTIONS and len(path) == 1 and nested is None:
             nulls[path[0]] = None
         else:
@@ -132,6 +137,18 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         if nulls.keys() & out.keys():
             raise ConfigError(f"{shown}: {path[0]} is set to null and to something else. Drop one of the two.")
     return out | nulls
+
+
+def _override(path: KeyPath, value: str, shown: str) -> Any:
+    if path in VERBATIM and len(value) == 1:
+        return value
+    if path in TEMPLATES and "{" in value:
+        try:
+            found = parse_yaml(value, shown).data
+        except ConfigError:
+            return value
+        return found if isinstance(found, list) and all(isinstance(one, str) for one in found) else value
+    return parse_yaml(value, shown).data
 
 
 def locator(path: Path, places: Mapping[KeyPath, str], overrides: Sequence[str]) -> Callable[[KeyPath], str]:

@@ -88,8 +88,8 @@ def test_default_templates_and_missing_columns(tmp_path: Path) -> None:
     later = write(tmp_path / "c.jsonl", [{"source": "s", "target": "t"}, {"source": "s"}])
     with pytest.raises(DataError, match=r"c.jsonl:2: the template asks for column 'target'"):
         load(DataConfig(train=later), 1)
-    with pytest.raises(DataError, match=r"d.jsonl:1: expected a text in column 'source', got a list"):
-        load(DataConfig(train=write(tmp_path / "d.jsonl", [{"source": ["s"], "target": "t"}])), 1)
+    with pytest.raises(DataError, match=r"d.jsonl:1: expected a text in column 'source', got a list of objects"):
+        load(DataConfig(train=write(tmp_path / "d.jsonl", [{"source": [{"s": 1}], "target": "t"}])), 1)
     with pytest.raises(ConfigError, match=r"data\.input: expected"):
         load(DataConfig(train=good, input="{source"), 1)
 

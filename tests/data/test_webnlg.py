@@ -183,3 +183,28 @@ def test_references_are_those_of_the_official_scripts(webnlg_folder: Path, part:
         lines = file.read_text(encoding="utf-8").split("\n")
         assert [words(row.scored_against[number]) for row in chosen] == [line.strip() for line in lines[: len(chosen)]]
         assert not any(lines[len(chosen) :])
+
+
+LATER = """<?xml version="1.0"?><benchmark><entries>
+<entry category="Airport" eid="Id1" size="1" shape="(X (X))" shape_type="NA">
+  <modifiedtripleset><mtriple>A | b | C</mtriple></modifiedtripleset>
+  <lex comment="" lid="Id1" lang="en">A has b C.</lex><lex comment="" lid="Id2" lang="ru">ru</lex>
+  <lex comment="toFix" lid="Id3" lang="en">Bad.</lex>
+</entry></entries></benchmark>"""
+
+
+def test_files_of_later_years_have_unjudged_texts_in_several_languages(tmp_path: Path) -> None:
+    path = tmp_path / "later.xml"
+    path.write_text(LATER)
+    (row,) = read_webnlg(path)
+    assert row.values["texts"] == ["A has b C."]
+    text = {"comment": "", "lang": "en", "lex": "A has b C.", "xml_id": "Id1"}
+    (same,) = read_webnlg(write(tmp_path / "later.json", entry(lexicalisations=[text, text | {"lang": "br"}])))
+    assert same.values["texts"] == ["A has b C."]
+
+
+def test_a_file_without_a_text_to_use_says_what_was_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "other.xml"
+    path.write_text(LATER.replace('lang="en">A', 'lang="ru">A'))
+    with pytest.raises(DataError, match=r"comment `good` or none, got only others \(2 lang=ru, 1 toFix\)"):
+        list(read_webnlg(path))

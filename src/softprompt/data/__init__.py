@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from softprompt.data import split as policies
-from softprompt.data.rows import OWN, READERS, SHAPES, Origin, read_rows
+from softprompt.data.rows import OWN, READERS, SHAPES, Origin, own_source, read_rows
 from softprompt.data.sources import (
     PARTS,
     digest,
@@ -23,7 +23,7 @@ from softprompt.data.split import record_of
 from softprompt.data_config import DataConfig
 from softprompt.errors import ConfigError, DataError
 from softprompt.tasks import Counts, FieldValues, Source, Split, Task, Wording, load_task
-from softprompt.types import Example, Splits
+from softprompt.types import Example, Merged, Splits
 
 __all__ = [
     "READERS",
@@ -45,14 +45,16 @@ __all__ = [
 Examples = tuple[Example, ...]
 
 
-def load(data: DataConfig, seed: int) -> Splits:
+def load(data: DataConfig, seed: int, *, labelled: bool = False) -> Splits:
     """Read a recipe's data; pure: the same files, settings and seed give the same examples.
 
     Train: one Example per (source, target) pair, in file order, repeated pairs kept. Dev and test: one Example per
     unique source, in first-seen order, with the targets and references of all its rows, and its meta that of its first
-    row; or one per row, where the task says so (`source.unit`) or labels are learned. `meta` holds the columns that no
-    template uses. Without a dev file dev is empty; without a test split test is dev, as it is before `low_data`; a task
-    that is only tested on has no train.
+    row; or one per row, where the task says so (`source.unit`), labels are learned, or the answers on one's own files
+    are `labelled` (decoded or scored as labels: of two labels of one source, one is wrong). `merged` counts rows of own
+    files that became references of another's source. `meta` holds the columns that no template uses. Without a dev file
+    dev is empty; without a test split test is dev, as it is before `low_data`; a task that is only tested on has no
+    train.
 
     In this order: the split policy; `hold_out` and `keep`; `low_data` or `shots`; `max_train` (pairs), `max_dev` and
     `max_test` (sources), which keep the first N of a shuffle by `seed`, in file order, so that a smaller N is a part
@@ -72,8 +74,16 @@ def load(data: DataConfig, seed: int) -> Splits:
         train, dev = policies.low_data(train, _pairs(dev), data.low_data, data.subset or 0)
     if data.shots is not None:
         train = policies.shots(train, data.shots, data.subset or 0, _class_of(wording_of(data)))
-    dev, test = (_group(part) if _is_grouped(source, data) else part for part in (dev, test or dev))
+    merged: dict[str, Merged] = {}
+    if _is_grouped(source, data) and not (labelled and task is None):
+        own = {"dev": dev, "test": test or dev}
+        dev, test = (_group(part) for part in own.values())
+        if task is None and data.low_data is None:
+            merged = {name: _merged(part, now) for name, part, now in zip(own, own.values(), (dev, test), strict=True)}
+    else:
+        test = test or dev
     if data.test_task is not None:
+        merged.pop("test", None)
         test = _test_of_another(data)
     elif splits.test:
         test = _with_references(test, task)
@@ -81,6 +91,7 @@ def load(data: DataConfig, seed: int) -> Splits:
         train=policies.draw(train, data.max_train, seed),
         dev=policies.draw(dev, data.max_dev, seed),
         test=policies.draw(test, data.max_test, seed),
+        merged={name: one for name, one in merged.items() if one.rows > one.sources},
     )
 
 
@@ -127,11 +138,14 @@ def _read(data: DataConfig, parts: Sequence[Split]) -> dict[Split, Examples]:
     task = load_task(data.task) if data.task else None
     fields = [setting.field for setting in _divisions(data, task) if setting is not None]
     found: dict[Split, Examples] = {}
+    source, wording, met = task.source if task else own_source(data), wording_of(data), set[str]()
     for split, several in origins_of(data, parts).items():
-        source = task.source if task else OWN
-        found[split] = tuple(read_rows(several, source, wording_of(data), ("data.input", "data.target"), fields))
+        found[split] = tuple(read_rows(several, source, wording, ("data.input", "data.target"), fields, met))
         if task is not None and getattr(data, split) is None and split in task.counts:
             _check_counts(split, found[split], task.counts[split], several, data)
+    unmet = [] if isinstance(wording.target, str) or len(wording.target) == 1 else [*set(wording.target) - met]
+    if unmet:
+        raise ConfigError(f"data.target: no file has the columns of the template {unmet[0]!r}. Correct or drop it.")
     return found
 
 
@@ -196,6 +210,15 @@ def _group(rows: Sequence[Example]) -> Examples:
         )
         for group in groups.values()
     )
+
+
+def _merged(rows: Examples, groups: Examples) -> Merged:
+    seen: set[str] = set()
+    for index, row in enumerate(rows):
+        if row.source in seen:
+            return Merged(len(rows), len(groups), row.where(index))
+        seen.add(row.source)
+    return Merged(len(rows), len(groups), "")
 
 
 def _class_of(wording: Wording) -> Callable[[Example], str]:

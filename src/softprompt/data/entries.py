@@ -81,6 +81,11 @@ def read_entries_xml(path: Path) -> Iterator[Entry]:
         yield _entry_of_node(path, number, node)
 
 
+def note_of(comment: str, language: str) -> str:
+    """What is noted on a text: its comment, or its language where that is another than English."""
+    return comment if language.lower() in ("", "en") else f"lang={language}"
+
+
 def _entry_of_node(path: Path, number: int, node: Element) -> Entry:
     where = place(path, number)
     for name in ("category", "modifiedtripleset"):
@@ -88,5 +93,5 @@ def _entry_of_node(path: Path, number: int, node: Element) -> Entry:
             form = f'the attribute "{name}"' if name == "category" else f"<{name}>"
             raise DataError(f"{where}: expected {form} in <entry>, which has none.")
     triples = [(item.text or "").split(" | ") for item in node.findall("./modifiedtripleset/mtriple")]
-    texts = [(item.get("comment", ""), item.text) for item in node.findall("lex")]
+    texts = [(note_of(item.get("comment", ""), item.get("lang", "")), item.text) for item in node.findall("lex")]
     return make_entry(path, number, node.attrib["category"], triples, texts)

@@ -6,6 +6,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 
 from softprompt.data.hub import HubPart, hub_fingerprint
+from softprompt.data.lines import require_file
 from softprompt.data_config import DataConfig
 from softprompt.errors import ConfigError
 from softprompt.tasks import Hub, Policy, Split, Task, load_task
@@ -103,6 +104,7 @@ def _sha256(path: Path) -> str:
     if path.is_dir():
         lines = (f"{_sha256(file)}  {file.relative_to(path)}\n" for file in sorted(path.rglob("*.xml")))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
+    require_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

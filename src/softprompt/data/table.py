@@ -1,16 +1,17 @@
 """Reader of plain files (JSONL, CSV, TSV, Parquet) -> records that know their line. One record in memory at a time."""
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softprompt.data.lines import read_lines, suffix_of
+from softprompt.data.lines import first_character, read_lines, read_text, suffix_of
 from softprompt.data.parquet import read_parquet
+from softprompt.data.separated import delimiter_hint, read_separated
 from softprompt.errors import ConfigError, DataError
 from softprompt.recipes import nearest
+from softprompt.template import has_column
 
 JSON = (".jsonl", ".ndjson", ".json")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -42,27 +43,34 @@ def read_table(
     *,
     separator: str | None = None,
     columns: Sequence[str] | None = None,
-    quoting: bool = True,
+    quoting: bool | None = None,
     surplus: bool = False,
     short: bool = False,
     rename: Mapping[str, str] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
 ) -> Iterator[Record]:
     """Yield the rows of a JSONL (.jsonl, .ndjson, .json), CSV, TSV or Parquet file, in file order.
 
-    Text is UTF-8, blank lines are skipped. CSV and TSV have a header row, or `columns` names the fields of a file that
-    has none; a field that holds the separator, a quote or a line break is quoted by `"`, or, with `quoting` off,
-    quotes are plain characters. `separator` makes a file with any ending one of separated fields. With `surplus`,
-    fields behind the last column are left out; with `short`, rows of too few fields. `rename`: column of the file ->
-    its name here, where the file has it.
+    A .json file may also be one list of objects. Text is as `read_lines` reads it, blank lines are skipped. CSV and TSV
+    have a header row, or `columns` names the fields of a file that has none; a field that holds the separator, a quote
+    or a line break is quoted by `"`, or, with `quoting` off, quotes are plain characters. Where nobody says (None),
+    they quote, and a quoted field of a TSV that holds a tab and a line feed is refused: two stray quotes look like it.
+    `separator` makes a file with any ending one of separated fields, `delimiter` all but JSON and Parquet. With
+    `surplus`, fields behind the last column are left out; with `short`, rows of too few fields. `rename`: column of the
+    file -> its name here, where the file has it.
     Raises ConfigError for a file that is not there or of another kind, DataError with `file:line` for its content.
     """
     suffix = suffix_of(path)
-    separator = separator or SEPARATORS.get(suffix)
-    rows: Iterable[tuple[int, Mapping[str, Any]]]
+    separator = separator or (None if suffix in (*JSON, PARQUET) else delimiter) or SEPARATORS.get(suffix)
+    rows: Iterable[tuple[int | str, Mapping[str, Any]]]
     if separator is not None:
-        rows = _separated(path, separator, columns, quoting, surplus, short)
+        lines = read_lines(path, encoding)
+        rows = read_separated(path, lines, separator, columns, quoting, surplus=surplus, short=short)
+    elif suffix == ".json" and first_character(path, encoding) == "[":
+        rows = _json_list(path, encoding)
     elif suffix in JSON:
-        rows = _json(path)
+        rows = _json(path, encoding)
     elif suffix == PARQUET:
         rows = read_parquet(path)
     else:
@@ -71,55 +79,30 @@ def read_table(
     for line, values in rows:
         if rename:
             values = {rename.get(name, name): value for name, value in values.items()}
-        yield Record(values, path, line)
+        yield Record(values, path, line) if isinstance(line, int) else Record(values, path, None, line)
 
 
-def need_columns(record: Record, columns: tuple[str, ...]) -> None:
-    """Raise DataError if a record lacks one of the columns."""
+def need_columns(record: Record, columns: tuple[str, ...], advice: str = "") -> None:
+    """Raise DataError if a record lacks one of the columns, which may be paths such as `meta.name`.
+
+    `advice`: what to do where the file itself does not show it.
+    """
     for name in columns:
-        if name not in record.values:
+        if not has_column(record.values, name):
+            separated = suffix_of(record.path) in SEPARATORS
+            headless = separated and not any(has_column(record.values, other) for other in columns)
+            hint = delimiter_hint(list(record.values)) or (_HEADLESS if headless else "") if separated else ""
             raise DataError(
                 f"{record.where}: expected a column {name!r}{nearest(name, record.values)}. "
-                f"Columns here: {', '.join(map(repr, record.values))}."
+                f"Columns here: {', '.join(map(repr, record.values))}.{hint or advice}"
             )
 
 
-def _separated(
-    path: Path, separator: str, columns: Sequence[str] | None, quoting: bool, surplus: bool, short: bool
-) -> Iterator[tuple[int, dict[str, str]]]:
-    dialect: dict[str, Any] = {"delimiter": separator, "quoting": csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE}
-    rows = csv.reader(read_lines(path), strict=True, **dialect)
-    header = list(columns) if columns else None
-    while True:
-        line = rows.line_num + 1
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DataError(
-                f"{path}:{line}: not a valid row ({error}). Quote a field that holds a quote, and double the quote."
-            ) from None
-        if not row:
-            continue
-        if header is None:
-            header = row
-            twice = next((name for name in row if row.count(name) > 1), None)
-            if twice is not None:
-                raise DataError(f"{path}:{line}: expected different column names, got {twice!r} twice. Rename one.")
-        elif len(row) < len(header) and short:
-            continue
-        elif len(row) < len(header) or (len(row) > len(header) and not surplus):
-            raise DataError(
-                f"{path}:{line}: expected {len(header)} fields ({', '.join(header)}), got {len(row)}. "
-                f"Quote a field that holds the separator {separator!r}, and fill in or drop a short row."
-            )
-        else:
-            yield line, dict(zip(header, row, strict=False))
+_HEADLESS = " Has this file a header row? If not, add a first line that names the columns."
 
 
-def _json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, row in enumerate(read_lines(path), 1):
+def _json(path: Path, encoding: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, row in enumerate(read_lines(path, encoding), 1):
         if not row.strip():
             continue
         try:
@@ -130,9 +113,25 @@ def _json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(value, dict):
             raise DataError(
                 f'{path}:{line}: expected one JSON object a line, such as {{"source": ..., "target": ...}}; '
-                f"got {type(value).__name__}."
+                f"got {type(value).__name__}.{_LIST if isinstance(value, list) else ''}"
             )
         yield line, value
+
+
+_LIST = " A file that is one JSON list ends in .json."
+
+
+def _json_list(path: Path, encoding: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a file that is one JSON list, which is read whole."""
+    try:
+        values = json.loads(read_text(path, encoding), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        line, reason = (error.lineno, error.msg) if isinstance(error, json.JSONDecodeError) else (1, str(error))
+        raise DataError(f"{path}:{line}: expected one JSON list of objects, got an error: {reason}.") from None
+    for number, value in enumerate(values, 1):
+        if not isinstance(value, dict):
+            raise DataError(f"{path}: item {number}: expected a JSON object, got {type(value).__name__}.")
+        yield f"item {number}", value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

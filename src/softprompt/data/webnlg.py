@@ -1,11 +1,16 @@
-"""Reader of the WebNLG challenge 2017 (Gardent et al. 2017): its JSON, or the original XML as a file or a folder."""
+"""Reader of the WebNLG challenge (Gardent et al. 2017): its JSON, or the original XML as a file or a folder.
 
+Files of later years (release 3.0, Castro Ferreira et al. 2020) have the same form, with texts in several languages and
+texts that nobody has judged.
+"""
+
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from softprompt.data.document import need, read_json
-from softprompt.data.entries import Entry, Triple, make_entry, place, read_entries_xml
+from softprompt.data.entries import Entry, Triple, make_entry, note_of, place, read_entries_xml
 from softprompt.data.table import Record
 from softprompt.errors import ConfigError, DataError
 
@@ -17,21 +22,25 @@ SEEN = frozenset(
 )
 """The categories of the challenge's training data; the test set has five more."""
 
-GOOD = "good"
-"""Note of a text that the makers kept as it is; the others (`toFix`) are not used."""
+GOOD = ("good", "")
+"""Notes of texts that the makers kept as they are, or did not judge; the others (`toFix`, `lang=ru`) are not used."""
 
 
 def read_webnlg(path: Path) -> Iterator[Record]:
-    """Yield the entries that have a good text, in file order; a folder's XML files in the order of their paths.
+    """Yield the entries that have a good English text, in file order; a folder's XML files in the order of their paths.
 
     Columns: `triples` (list of [subject, property, object], of the modified triple set), `table` (linearised),
     `texts` (the good ones), `category`, `seen` (whether it is a training category), `size` (triples) and `id` (number
     of the entry, from 1, over all files). The challenge's JSON and XML give the same records.
     Raises ConfigError for a path that cannot be read, DataError with the file and the entry for its content.
     """
+    left = Counter[str]()
+    found = False
     for number, entry in enumerate(_entries(path.expanduser()), 1):
-        texts = [text for text, note in zip(entry.texts, entry.notes, strict=True) if note == GOOD]
+        texts = [text for text, note in zip(entry.texts, entry.notes, strict=True) if note in GOOD]
+        left.update(note for note in entry.notes if note not in GOOD)
         if texts:
+            found = True
             yield entry.record(
                 {
                     "triples": [list(triple) for triple in entry.triples],
@@ -43,6 +52,13 @@ def read_webnlg(path: Path) -> Iterator[Record]:
                     "id": number,
                 }
             )
+
+    if not found and left:
+        noted = ", ".join(f"{count} {note}" for note, count in left.items())
+        raise DataError(
+            f"{path}: expected English texts with the comment `good` or none, got only others ({noted}). "
+            "Take another file, or correct the comments."
+        )
 
 
 def linearise_triples(triples: tuple[Triple, ...]) -> str:
@@ -74,7 +90,7 @@ def _json_entries(path: Path) -> Iterator[Entry]:
         where = place(path, number)
         entry = need(row, str(number), dict, where)
         texts = [
-            (need(text, "comment", str, where), need(text, "lex", str, where))
+            (note_of(need(text, "comment", str, where), str(text.get("lang", ""))), need(text, "lex", str, where))
             for text in need(entry, "lexicalisations", list, where)
         ]
         triples = [_triple(triple, where) for triple in need(entry, "modifiedtripleset", list, where)]

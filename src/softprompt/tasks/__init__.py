@@ -116,7 +116,7 @@ class Wording(_Part):
     """Source and target templates over the columns of the reader, and what stands for the label."""
 
     input: str = Field(description="source text template")
-    target: str = Field(description="target text template")
+    target: str | tuple[str, ...] = Field(description="target text template, or several, each a reference")
     references: str | None = Field(
         default=None, description="template of what predictions are scored against; None: the target"
     )
