@@ -44,9 +44,9 @@ def test_run(place: Path, tmp_path: Path) -> None:
     assert set(result.scores) == {"exact_match", "f1"}
     assert result.training is not None and result.training["steps"] == 2
     rows = [json.loads(line) for line in (tmp_path / "run" / "predictions" / "test.jsonl").read_text().splitlines()]
-    assert [row["id"] for row in rows] == ["q0", "q1", "q2"]
+    assert [row["meta"]["id"] for row in rows] == ["q0", "q1", "q2"]
     assert [row["references"] for row in rows] == [["red inn", "the red inn"]] * 3
-    assert set(rows[0]) == {"source", "prediction", "references", "id", "title"}
+    assert set(rows[0]) == {"source", "prediction", "references", "meta"}
     assert set(json.loads((tmp_path / "run" / "env.json").read_text())["data"]) == {str(train), str(dev)}
 
 

@@ -13,6 +13,7 @@ from softprompt.files import write_text_atomic
 from softprompt.folder import SCORES
 from softprompt.methods import Method, trained_count
 from softprompt.metrics import PreparedSuite, SuiteResult
+from softprompt.predictions import prediction_row
 from softprompt.prepare import Job
 from softprompt.score_recipe import as_scored, chosen_suite
 from softprompt.types import Example
@@ -102,10 +103,7 @@ def write_down(place: Path, result: ArmResult, test: Sequence[Example], rows: Se
     """Keep predictions and scores in an arm's folder; the scores come last and say that it is done."""
     (place / "predictions").mkdir(exist_ok=True)
     lines = [
-        json.dumps(
-            {"source": each.source, "prediction": row.text, "references": list(each.scored_against), **each.meta},
-            ensure_ascii=False,
-        )
+        json.dumps(prediction_row(each, row.text), ensure_ascii=False, allow_nan=False)
         for each, row in zip(test, rows, strict=True)
     ]
     write_text_atomic(place / "predictions" / "test.jsonl", "".join(f"{line}\n" for line in lines))
