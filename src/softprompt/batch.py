@@ -21,6 +21,7 @@ from softprompt.errors import ConfigError, DataError
 from softprompt.framing import ended
 from softprompt.methods import Steering
 from softprompt.per_row import PerRow, placed
+from softprompt.texts import Places, token_ids
 from softprompt.types import Example
 
 IGNORED = -100
@@ -107,44 +108,65 @@ class Batch:
         return given if self.decoder_input_ids_BT is None else given | {"decoder_input_ids": self.decoder_input_ids_BT}
 
 
-def encode_sources(backbone: Backbone, sources: Sequence[str]) -> list[tuple[int, ...]]:
-    """` source ` and the separator, after the tokenizer's own beginning-of-text where it has one."""
+def encode_sources(
+    backbone: Backbone, sources: Sequence[str], *, places: Places | None = None
+) -> list[tuple[int, ...]]:
+    """` source ` and the separator, after the tokenizer's own beginning-of-text where it has one.
+
+    `places`: where the text of an index stands, for messages. Raises DataError as `token_ids`.
+    """
     tokenizer, eos = backbone.tokenizer, backbone.eos_id
     assert tokenizer is not None
     if backbone.family == "seq2seq":
-        rows = tokenizer(list(sources))["input_ids"] if sources else []
-        return require_words(backbone, [tuple(row) for row in rows])
-    rows = tokenizer([f" {source} " for source in sources])["input_ids"] if sources else []
+        return require_words(backbone, [tuple(row) for row in token_ids(tokenizer, sources, places=places)])
+    rows = token_ids(tokenizer, [f" {source} " for source in sources], places=places)
     return require_words(backbone, [(*(row[:-1] if row and row[-1] == eos else row), eos) for row in rows])
 
 
-def encode_targets(backbone: Backbone, targets: Sequence[str]) -> list[tuple[int, ...]]:
-    """` target ` and the end of text."""
+def encode_targets(
+    backbone: Backbone, targets: Sequence[str], *, places: Places | None = None
+) -> list[tuple[int, ...]]:
+    """` target ` and the end of text; `places` and errors as `encode_sources`."""
     tokenizer, eos = backbone.tokenizer, backbone.eos_id
     assert tokenizer is not None
     if backbone.family == "seq2seq":
-        rows, special = (
-            tokenizer(text_target=list(targets))["input_ids"] if targets else [],
-            set(tokenizer.all_special_ids),
-        )
+        rows, special = token_ids(tokenizer, targets, target=True, places=places), set(tokenizer.all_special_ids)
         return require_words(backbone, [ended(row, eos, special) for row in rows], targets=True)
-    rows = tokenizer([f" {target} " for target in targets], add_special_tokens=False)["input_ids"] if targets else []
+    rows = token_ids(tokenizer, [f" {target} " for target in targets], framed=False, places=places)
     return require_words(backbone, [(*row, eos) for row in rows], targets=True)
 
 
-def encode_pairs(backbone: Backbone, examples: Sequence[Example]) -> list[Encoded]:
-    """One `Encoded` per (source, target), examples in order, their targets in order."""
-    different = list(dict.fromkeys(example.source for example in examples))  # E2E pairs a source with eight targets
-    sources = dict(zip(different, encode_sources(backbone, different), strict=True))
+def encode_pairs(backbone: Backbone, examples: Sequence[Example], part: str = "") -> list[Encoded]:
+    """One `Encoded` per (source, target), examples in order, their targets in order.
+
+    `part` of the data, and the line, name a text in messages; errors as `encode_sources`.
+    """
+    first: dict[str, int] = {}  # E2E pairs a source with eight targets
+    for index, example in enumerate(examples):
+        first.setdefault(example.source, index)
+    of_source, of_target = list(first.values()), [i for i, example in enumerate(examples) for _ in example.targets]
+    encoded = encode_sources(backbone, list(first), places=_places(examples, of_source, part, "source"))
+    sources = dict(zip(first, encoded, strict=True))
     flat = [target for example in examples for target in example.targets]
-    targets = iter(encode_targets(backbone, flat))
+    targets = iter(encode_targets(backbone, flat, places=_places(examples, of_target, part, "target")))
     return [Encoded(sources[example.source], next(targets)) for example in examples for _ in example.targets]
+
+
+def encode_given(backbone: Backbone, examples: Sequence[Example], part: str = "") -> list[tuple[int, ...]]:
+    """The sources of examples, in order; `part` and errors as `encode_pairs`."""
+    places = _places(examples, range(len(examples)), part, "source")
+    return encode_sources(backbone, [example.source for example in examples], places=places)
+
+
+def _places(examples: Sequence[Example], indices: Sequence[int], part: str, side: str) -> Places:
+    start = f"{part}, " if part else ""
+    return lambda at: f"{start}{examples[indices[at]].where(indices[at])}, {side}"
 
 
 def encode_text(backbone: Backbone, text: str) -> tuple[int, ...]:
     """A text's own tokens, without a frame."""
     assert backbone.tokenizer is not None
-    (row,) = require_words(backbone, [tuple(backbone.tokenizer(text, add_special_tokens=False)["input_ids"])])
+    (row,) = require_words(backbone, [tuple(token_ids(backbone.tokenizer, [text], framed=False)[0])])
     return row
 
 
@@ -170,7 +192,8 @@ def require_fit(lengths: Sequence[int], limit: int | None, *, what: str, offset:
         raise DataError(
             f"{len(too_long)} of {len(lengths)} {what} are longer than the backbone's window: expected at most {room} "
             f"tokens ({limit}{taken}), got {lengths[worst]} in number {worst + 1}. "
-            "Shorten or drop them, or take a backbone with a longer window."
+            "Set data.truncate=source to cut sources at their end (targets are never cut), shorten or drop the texts, "
+            "or take a backbone with a longer window."
         )
 
 

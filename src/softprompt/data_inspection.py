@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from softprompt import data
 from softprompt.backbone import Backbone, quiet_transformers
-from softprompt.batch import encode_pairs, encode_sources, positions_taken
+from softprompt.batch import encode_given, encode_pairs, positions_taken
 from softprompt.config import Recipe
 from softprompt.errors import ConfigError
+from softprompt.look import Look, look, remarks
 from softprompt.methods import room_taken
-from softprompt.prepare import answer_room, build_method, build_untrained
+from softprompt.prepare import answer_room, build_method, build_untrained, is_labelled
 from softprompt.table import as_text
 from softprompt.truncate import Cut, cut_splits, rooms
-from softprompt.types import Example, Splits
+from softprompt.types import Example, Merged, Splits
 
 SHOWN, SHOWN_CHARACTERS = 3, 600
 
@@ -40,6 +41,7 @@ class Part:
     targets: int = 0
     sha256: str = ""
     cut: Cut | None = None
+    look: Look = field(default_factory=Look)
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Inspection:
     split: str
     parts: Mapping[str, Part]
     examples: tuple[Shown, ...]
+    remarks: tuple[str, ...] = ()
+    """What is lost on the way through tokens, in words."""
 
     def lines(self) -> list[str]:
         """For people."""
@@ -72,6 +76,7 @@ class Inspection:
             "",
             "Tokens: min / mean / 95th percentile / max, with the frame's special tokens.",
             f"Window: {window}, {self.prompt_positions} of them for the prompt. Split policy: {self.split}.",
+            *(f"Note: {text}." for text in self.remarks),
         ]
         for number, example in enumerate(self.examples, 1):
             lines += [
@@ -92,7 +97,7 @@ def inspect_data(recipe: Recipe) -> Inspection:
         raise ConfigError(
             f"recipe {recipe.name}: expected one task to inspect, got {', '.join(recipe.tasks)}. Give each part."
         )
-    splits = data.load(recipe.data, recipe.seed)
+    splits = data.load(recipe.data, recipe.seed, labelled=is_labelled(recipe))
     with quiet_transformers():  # it warns of texts that are too long: they are what is counted
         return _inspected(recipe, splits)
 
@@ -105,22 +110,32 @@ def _inspected(recipe: Recipe, splits: Splits) -> Inspection:
     record = data.record_of(splits)
     cut, cuts = cut_splits(plan, splits, room) if recipe.data.truncate == "source" else (splits, {})
     measured = {
-        "train": _measure(plan, splits.train, room.pair),
-        "dev": _measure(plan, splits.dev, room.pair),
-        "test": _measure(plan, splits.test, room.source, pairs=False),
+        "train": _measure("train", plan, splits.train, room.pair, None),
+        "dev": _measure("dev", plan, splits.dev, room.pair, splits.merged.get("dev")),
+        "test": _measure("test", plan, splits.test, room.source, splits.merged.get("test"), pairs=False),
     }
     parts = {name: replace(part, cut=cuts.get(name), **record[name]) for name, part in measured.items()}
-    return Inspection(plan.window, offset, data.policy_of(recipe.data), parts, _shown(plan, cut.train or cut.test))
+    said = remarks({name: part.look for name, part in parts.items()}, recipe.decode)
+    shown = _shown(plan, cut.train or cut.test)
+    return Inspection(plan.window, offset, data.policy_of(recipe.data), parts, shown, tuple(said))
 
 
-def _measure(backbone: Backbone, examples: Sequence[Example], room: int | None, *, pairs: bool = True) -> Part:
+def _measure(
+    name: str,
+    backbone: Backbone,
+    examples: Sequence[Example],
+    room: int | None,
+    merged: Merged | None,
+    *,
+    pairs: bool = True,
+) -> Part:
     """Lengths, and how many do not fit into `room`: pairs of source and target, or sources alone."""
-    encoded = encode_pairs(backbone, examples)
-    sources = encode_sources(backbone, [example.source for example in examples])
+    encoded, sources = encode_pairs(backbone, examples, name), encode_given(backbone, examples, name)
     needed = [positions_taken(backbone, pair) for pair in encoded] if pairs else [len(ids) for ids in sources]
     too_long = sum(length > room for length in needed) if room is not None else 0
     source, target = _lengths([len(ids) for ids in sources]), _lengths([len(pair.target) for pair in encoded])
-    return Part(source=source, target=target, too_long=too_long)
+    found = look(backbone, examples, sources=sources, targets=[pair.target for pair in encoded], merged=merged)
+    return Part(source=source, target=target, too_long=too_long, look=found)
 
 
 def _lengths(lengths: Sequence[int]) -> Lengths | None:

@@ -15,7 +15,7 @@ from softprompt.console import Progress
 from softprompt.ensemble import ensemble, require_vote
 from softprompt.errors import ConfigError
 from softprompt.methods import room_taken
-from softprompt.prepare import answer_room, label_choices, settled
+from softprompt.prepare import answer_room, is_labelled, label_choices, settled
 from softprompt.prompt import Prompt
 from softprompt.results import score_outputs
 from softprompt.resume import RECIPE
@@ -134,11 +134,9 @@ def _recipe(folder: Path) -> Recipe:
 def _agreed(recipes: Mapping[Path, Recipe]) -> tuple[Recipe, Splits]:
     """The first run's recipe and data, where the others are of the same backbone, test set, decoding and suite."""
     first, recipe = next(iter(recipes.items()))
-    splits = data.load(recipe.data, recipe.seed)
+    splits = _splits(recipe)
     for folder, other in recipes.items():
-        theirs = (
-            splits if other.data == recipe.data and other.seed == recipe.seed else data.load(other.data, other.seed)
-        )
+        theirs = splits if other.data == recipe.data and other.seed == recipe.seed else _splits(other)
         for what, same in (
             ("backbone", other.backbone == recipe.backbone),
             ("decode", other.decode == recipe.decode),
@@ -150,3 +148,7 @@ def _agreed(recipes: Mapping[Path, Recipe]) -> tuple[Recipe, Splits]:
     if not splits.test:
         raise ConfigError(f"ensemble: expected runs with a test set, got none in {first}.")
     return recipe, splits
+
+
+def _splits(recipe: Recipe) -> Splits:
+    return data.load(recipe.data, recipe.seed, labelled=is_labelled(recipe))

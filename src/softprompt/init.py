@@ -15,6 +15,7 @@ from softprompt.errors import CheckpointError, ConfigError
 from softprompt.forms import join
 from softprompt.inject import Site, record
 from softprompt.sharding import whole_embeddings
+from softprompt.texts import token_ids
 
 
 def length_of(backbone: Backbone, config: Any) -> int:
@@ -118,7 +119,7 @@ def kept_numbers(file: str, backbone: Backbone | None = None) -> Tensor:
 def kept_tensors(file: str, backbone: Backbone | None = None) -> dict[str, Tensor]:
     """All tensors of it, by name; those of a .npy file are called as a prompt's."""
     path = Path(file).expanduser()
-    if path.suffix == ".npy":
+    if path.suffix == ".npy" and (path.is_file() or not path.exists()):  # a fifo would wait for ever
         try:
             with path.open("rb") as opened:
                 return {"prompt_embeddings": torch.from_numpy(read_array(opened, allow_pickle=False))}
@@ -160,7 +161,8 @@ def _embeddings(backbone: Backbone) -> Tensor:
 def _tokens(backbone: Backbone, text: str, key: str) -> list[int]:
     if backbone.tokenizer is None:
         raise ConfigError(f"{key}: needs the tokenizer of backbone {backbone.id!r}. Give method.length a number.")
-    (ids,) = require_words(backbone, [tuple(backbone.tokenizer(text, add_special_tokens=False)["input_ids"])])
+    rows = token_ids(backbone.tokenizer, [text], framed=False, places=lambda index: key)
+    (ids,) = require_words(backbone, [tuple(rows[0])])
     if not ids:
         raise ConfigError(f"{key}: expected a text with tokens, got {text!r}.")
     return list(ids)

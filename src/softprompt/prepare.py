@@ -9,12 +9,13 @@ import torch
 
 from softprompt import data
 from softprompt.backbone import Backbone, default_device
-from softprompt.batch import Encoded, encode_pairs, encode_sources, require_answer_fits, require_fit, require_pairs_fit
+from softprompt.batch import Encoded, encode_given, encode_pairs, require_answer_fits, require_fit, require_pairs_fit
 from softprompt.config import DecodeConfig, Recipe
 from softprompt.console import say
 from softprompt.errors import ConfigError
 from softprompt.incontext import InContext
 from softprompt.labels import LabelWords, distinct_targets
+from softprompt.look import look_through, remarks
 from softprompt.machine import memory_bytes
 from softprompt.method_config import InContextConfig
 from softprompt.methods import METHODS, Method, Steering, Untuned, room_taken, trained_count
@@ -25,6 +26,8 @@ from softprompt.truncate import cut_splits, rooms
 from softprompt.types import Example, Splits
 
 Key = TypeVar("Key")
+CLASS_METRICS = {"accuracy", "f1_macro", "matthews"}
+"""Metrics, and a suite, that compare classes: each row has one right answer."""
 
 
 @dataclass(frozen=True)
@@ -56,28 +59,34 @@ class Job:
 def prepare(parts: Mapping[Key, Recipe]) -> dict[Key, Job]:
     """Check every recipe on the weightless backbone before anything is written; those that ask for the same share it.
 
+    What of the data is lost on the way through tokens is said.
+
     Raises:
         ConfigError: no such suite, or nothing to train on.
         DataError: malformed data, or texts that do not fit the window.
         BackboneError: no such backbone, one that the method cannot steer, or no library to quantise it with.
     """
     known: list[tuple[Any, Backbone, Splits, Job]] = []
-    jobs = {}
+    jobs, said = {}, dict[str, None]()
     for key, own in parts.items():
         chosen_suite(own)
         require_libraries(own.backbone.quantize)
-        asked = (own.backbone, own.data, own.seed)
+        asked = (own.backbone, own.data, own.seed, is_labelled(own))
         if not any(asked == seen for seen, *_ in known):
             plan = Backbone.plan(own.backbone.id, revision=own.backbone.revision, tokenizer=True)
-            splits = data.load(own.data, own.seed)
-            known.append((asked, plan, splits, _encoded(plan, own, splits)))
+            splits = data.load(own.data, own.seed, labelled=is_labelled(own))
+            job = _encoded(plan, own, splits)
+            known.append((asked, plan, splits, job))
+            said |= dict.fromkeys(remarks(look_through(plan, splits, job.train, job.dev), own.decode))
         plan, splits, shared = next((plan, splits, job) for seen, plan, splits, job in known if seen == asked)
         jobs[key] = _with_room(plan, replace(shared, recipe=own), splits)
+    for text in said:
+        say(f"note: {text}")
     return jobs
 
 
 def _encoded(plan: Backbone, recipe: Recipe, splits: Splits) -> Job:
-    train, dev = encode_pairs(plan, splits.train), encode_pairs(plan, splits.dev)
+    train, dev = encode_pairs(plan, splits.train, "train"), encode_pairs(plan, splits.dev, "dev")
     return Job(recipe, splits.train, train, dev, splits.test, data.record_of(splits))
 
 
@@ -119,7 +128,7 @@ def _require_memory(recipe: Recipe, trained: int) -> None:
 
 
 def _require_room(plan: Backbone, job: Job, offset: int, answer: int, *, learns: bool) -> None:
-    sources = encode_sources(plan, [example.source for example in job.test])
+    sources = encode_given(plan, job.test, "test")
     require_fit([len(row) for row in sources], plan.window, what="test sources", offset=offset + answer)
     if learns:
         for what, pairs in (("training pairs", job.train), ("dev pairs", job.dev)):
@@ -147,6 +156,12 @@ def settled(backbone: Backbone, recipe: Recipe, train: Sequence[Example]) -> Rec
         beams = {"labels": True, "beams": DecodeConfig.model_fields["beams"].default}
         return recipe.model_copy(update={"decode": recipe.decode.model_copy(update=beams)})
     return decided
+
+
+def is_labelled(recipe: Recipe) -> bool:
+    """Whether answers are labels: decoded as label words, or scored as classes."""
+    scored = set(recipe.score.metrics) | ({recipe.score.suite} if recipe.score.suite else set())
+    return wants_labels(recipe) or bool(scored & CLASS_METRICS)
 
 
 def label_choices(recipe: Recipe, train: Sequence[Example]) -> tuple[str, ...] | None:
