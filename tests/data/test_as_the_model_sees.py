@@ -122,6 +122,6 @@ def check_labels(backbone: Backbone, source: str, target: str) -> None:
         given = read[: -len(learned)]
         assert tokenizer.decode(given) == f" {source} {factories.EOS}"
     else:
-        assert tokenizer.decode(learned) == target
+        assert tokenizer.decode(learned) == target + factories.EOS
         assert tokenizer.decode(read) == source
         assert batch.decoder_input_ids_BT[0, 1 : len(learned)].tolist() == learned[:-1].tolist()
