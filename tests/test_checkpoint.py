@@ -20,7 +20,7 @@ def make(step: int, *, best_step: int | None = None) -> Checkpoint:
     generator = torch.Generator().manual_seed(step)
     method = {"prefix": torch.randn(3, 4, generator=generator), "mlp.0.bias": torch.randn(2, generator=generator)}
     moments = {"prefix/exp_avg": torch.randn(4, 3, generator=generator).T, "prefix/step": torch.tensor(float(step))}
-    return Checkpoint(method, moments, State(step, 100 * step, best_step, 1.5 if best_step else None, 2.5))
+    return Checkpoint(method, moments, State(step, 100 * step, best_step, 1.5 if best_step else None, seconds=2.5))
 
 
 def save(folder: Path, *steps: int, keep: int = 10, best: int | None = None) -> None:

@@ -12,14 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from softprompt.errors import CheckpointError
-from softprompt.files import (
-    MANIFEST,
-    load_tensors,
-    verify_manifest,
-    write_folder_atomic,
-    write_manifest,
-    write_text_atomic,
-)
+from softprompt.files import MANIFEST, load_tensors, verify_manifest, write_folder_atomic, write_manifest
+from softprompt.plain import write_text_atomic
 
 
 def fill(into: Path) -> None:
@@ -127,8 +121,9 @@ def test_a_fill_that_fails_leaves_no_trace(error: BaseException, tmp_path: Path)
 
 
 def test_what_an_earlier_crash_left_does_not_get_in(tmp_path: Path) -> None:
-    (tmp_path / ".made.tmp").mkdir()
-    (tmp_path / ".made.tmp" / "half.bin").write_bytes(b"half")
+    left = tmp_path / ".made.0123456789abcdef.tmp"
+    left.mkdir()
+    (left / "half.bin").write_bytes(b"half")
     write_folder_atomic(tmp_path / "made", fill)
     assert names(tmp_path) == ["made", f"made/{MANIFEST}", "made/a.txt", "made/b.bin"]
 

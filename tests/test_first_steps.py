@@ -119,7 +119,9 @@ def test_a_whole_run_is_verified_and_no_test_data_is_said(recipe: Path, tmp_path
         app, ["run", str(recipe), "data.dev=null", "train.max_steps=2", "untuned=false", "--out", str(run), "-q"]
     )
     assert "No test data, no scores" in done.output
-    assert told("verify", str(run)).count(": whole") == 2  # the prompt and its checkpoint
+    said = told("verify", str(run))
+    for name in ("prompt", "checkpoints/step-000002", "metrics.jsonl", "scores.json", "env.json", "recipe.yaml"):
+        assert f"{run / name}: whole\n" in said
     (weights,) = run.glob("checkpoints/*/method.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1])
     assert "method.safetensors" in told("verify", str(run))

@@ -12,8 +12,8 @@ ROOT = Path(softprompt.__file__).parent
 FLOW = (
     *("errors", "types", "yaml_text", "recipes", "paths", "recipe_files", "tasks", "method_config", "published"),
     *("data_config", "train_config", "decode_config", "parts", "recipe_messages", "config", "grid", "scale_setting"),
-    *("template", "data", "table", "metrics", "segments", "predictions", "score_recipe", "finite", "files", "console"),
-    "score_run",
+    *("template", "data", "table", "metrics", "segments", "predictions", "score_recipe", "finite"),
+    *("plain", "files", "sealed", "places", "identity", "env", "console", "score_run"),
     *("fetch", "lock", "signals", "machine", "board", "ahead", "distributed", "sharding"),
     *("active", "masks", "joined", "probing", "inject", "reach", "quantize"),
     *("texts", "loading", "promises", "framing"),
@@ -42,14 +42,15 @@ FLOW = (
         "steps",
         "train",
         "footprint",
+        "metrics_log",
         "checkpoint",
         "fit",
         "fit_tasks",
     ),
-    *("resume", "folder", "look", "prepare", "results", "run"),
+    *("resume", "folder", "look", "prepare", "results", "report", "run"),
     *("ensemble_runs", "plan", "inspection", "data_inspection"),
     *("scale", "scale_page"),
-    *("report", "sweep_report", "sweep", "listing", "quiet", "guard"),
+    *("sweep_report", "sweep", "verify", "listing", "quiet", "guard"),
     *("cli_app", "cli_run", "cli_show", "cli_scoring", "cli", "__main__"),
 )
 MODULES = {path: ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in sorted(ROOT.rglob("*.py"))}

@@ -55,7 +55,7 @@ DEATHS = [
     ("before rename", 3),
     ("after rename", 2),
     ("after rename", 4),
-    ("pruning", 4),
+    ("pruning", 2),
 ]
 
 
@@ -101,7 +101,9 @@ def test_fault_01_every_method_and_optimiser_killed_five_times(kind: str, settin
     )
 
 
-CODE = {str(Path(softprompt.__file__).parent / name) for name in ("checkpoint.py", "files.py")} | {shutil.__file__}
+CODE = {str(Path(softprompt.__file__).parent / name) for name in ("checkpoint.py", "files.py", "plain.py")} | {
+    shutil.__file__
+}
 
 
 def killed_at_line(number: int, act: Callable[[], None]) -> bool:

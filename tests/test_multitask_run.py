@@ -157,7 +157,9 @@ def test_one_task_is_the_plain_run_to_the_bit(tmp_path: Path) -> None:
     alone, together = (run_recipe(own, tmp_path / name, quiet=True)[0] for name, own in (("a", plain), ("b", one)))
     assert alone.scores == together.scores and (alone.task, together.task) == ("", TEXT)
     assert alone.training and together.training and alone.training["dev_loss"] == together.training["dev_loss"]
-    for name in ("prompt/adapter_model.safetensors", "predictions/test.jsonl", "splits.json"):
+    plans = [json.loads((place / "splits.json").read_text()) for place in (tmp_path / "a", tmp_path / "b/tasks" / TEXT)]
+    assert plans[0]["parts"] == plans[1]["parts"]
+    for name in ("prompt/adapter_model.safetensors", "predictions/test.jsonl"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / "tasks" / TEXT / name).read_bytes()
 
 

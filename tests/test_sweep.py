@@ -344,15 +344,16 @@ def test_a_cell_that_fails_does_not_stop_the_others_and_is_tried_again(
 def test_a_signal_between_cells_ends_the_sweep_and_it_goes_on(
     number: int, code: int, job: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, grid = sweep_module.write_card, grid_of(job, "method.length=1,3", "seed=1,2")
+    real, grid = sweep_module._outcome, grid_of(job, "method.length=1,3", "seed=1,2")
 
-    def stopped(recipe: Any, place: Path, results: Any) -> None:
-        real(recipe, place, results)
+    def stopped(cell: Any, place: Path, quiet: bool) -> Outcome:
+        outcome = real(cell, place, quiet)
         if place.name.startswith("2-"):
             os.kill(os.getpid(), number)
+        return outcome
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep_module, "write_card", stopped)
+        patch.setattr(sweep_module, "_outcome", stopped)
         with pytest.raises(Interrupted, match=r"kept\. Run the same command with --resume") as caught:
             run_sweep(grid, tmp_path, quiet=True)
     assert caught.value.exit_code == code and len(list((tmp_path / "cells").iterdir())) == 2

@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from softprompt.errors import CheckpointError
-from softprompt.files import load_tensors, save_tensors, verify_manifest, write_folder_atomic
+from softprompt.files import FACTS as FACTS
+from softprompt.files import load_tensors, recover, save_tensors, verify_manifest, write_folder_atomic
 
-TENSORS, FACTS = "adapter_model.safetensors", "softprompt.json"
+TENSORS = "adapter_model.safetensors"
 FORMAT = 1
 
 Facts = Mapping[str, Any]
@@ -88,7 +89,11 @@ def kept_in(folder: Path) -> Path:
     if (folder / "tasks").is_dir():
         places = sorted(str(path) for path in (folder / "tasks").iterdir())
         raise CheckpointError(f"{folder}: holds a prompt for each of several tasks. Give one of: {', '.join(places)}.")
-    return next((folder / name for name in ("prompt", "adapter", "model") if (folder / name).is_dir()), folder)
+    for name in ("prompt", "adapter", "model"):
+        recover(folder / name)  # a kill may have left it under another name
+        if (folder / name).is_dir():
+            return folder / name
+    return folder
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

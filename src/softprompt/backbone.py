@@ -21,6 +21,7 @@ from softprompt import framing
 from softprompt.active import HEAD, Handle, again, hooked
 from softprompt.console import say
 from softprompt.errors import BackboneError
+from softprompt.files import verify_if_ours
 from softprompt.inject import Site, install, probe
 from softprompt.loading import (
     BUNDLED,
@@ -74,9 +75,11 @@ class Backbone:
         Raises:
             BackboneError: not found, damaged, or not whole; code of its own; no language model that generates text,
                 or not causal; no usable end-of-text token; a setting that there is not, or no library to quantise with.
+            CheckpointError: a folder that a run wrote is damaged.
         """
         require_known(dtype, attention)
         source, place = resolve(id, revision), torch.device(device or default_device())
+        verify_if_ours(Path(source))
         with guarded(id), quiet_transformers():
             config = read_config(source, revision)
             tokenizer = read_tokenizer(id, source, revision)

@@ -1,21 +1,27 @@
 """Training checkpoints: what a run needs to go on as if it had never stopped. Atomic, checksummed, never pickled."""
 
 import json
+import os
 import re
 import shutil
+import stat
 import sys
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
+from softprompt.console import say
 from softprompt.distributed import World
 from softprompt.errors import CheckpointError
-from softprompt.files import load_tensors, save_tensors, verify_manifest, write_folder_atomic
+from softprompt.files import MANIFEST, in_the_way, load_tensors, save_tensors, verify_manifest, write_folder_atomic
+from softprompt.identity import Identity, Record
+from softprompt.plain import read_plain
 
 METHOD, OPTIMIZER, STATE = "method.safetensors", "optimizer.safetensors", "state.json"
 
@@ -23,6 +29,8 @@ METHOD, OPTIMIZER, STATE = "method.safetensors", "optimizer.safetensors", "state
 @dataclass(frozen=True, slots=True)
 class State:
     """The part of a checkpoint that is not tensors."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     step: int
     """Optimiser steps done."""
@@ -39,6 +47,10 @@ class State:
     """Pairs per forward pass that memory was found to hold; None before the first step."""
     seconds: float = 0.0
     """Training time so far, over all sittings. Not exact under a kill: the time since the last save is not in it."""
+    metrics_sha256: str | None = None
+    """Of those bytes of metrics.jsonl; None in checkpoints of versions that kept none."""
+    record: Record | None = None
+    """What it was made from; None in checkpoints of versions that kept none, or of no run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +68,62 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int) -> None:
     def fill(into: Path) -> None:
         save_tensors(checkpoint.method, into / METHOD)
         save_tensors(checkpoint.optimizer, into / OPTIMIZER)
-        (into / STATE).write_text(json.dumps(asdict(checkpoint.state), indent=2) + "\n", encoding="utf-8")
+        (into / STATE).write_text(
+            json.dumps(asdict(checkpoint.state), indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
+    _make_room(folder, folder / _name(checkpoint.state.step))
     write_folder_atomic(folder / _name(checkpoint.state.step), fill)
-    now = checkpoint.state.step
+    prune(folder, checkpoint.state, keep=keep)
+
+
+def _make_room(folder: Path, path: Path) -> None:
+    """Where a checkpoint is to be, remove a damaged one, and set aside what is none: the run has passed it over."""
+    if not in_the_way(path):
+        return
+    if not _not_ours(path):
+        shutil.rmtree(path)
+        return
+    aside = next(one for number in count(1) if not os.path.lexists(one := folder / f"damaged-{path.name}-{number}"))
+    path.rename(aside)
+    say(f"warning: {path} was no checkpoint that could be read; it is now {aside}")
+
+
+def prune(folder: Path, state: State, *, keep: int) -> None:
+    """Drop all but the newest `keep` and the best, seen from `state`, where they are ours; warn of one that stays."""
+    now = state.step
     later = [step for step in steps(folder) if step > now]  # damaged, or the run would have gone on from there
     for step in [*[step for step in steps(folder) if step <= now][:-keep], *later]:
-        if step != checkpoint.state.best_step:
-            shutil.rmtree(folder / _name(step))
+        if step == state.best_step:
+            continue
+        path = folder / _name(step)
+        odd = _not_ours(path)
+        if odd:
+            say(f"warning: {path} was not removed: {odd}")
+            continue
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            say(f"warning: {path} could not be removed ({error.strerror})")
+
+
+def _not_ours(path: Path) -> str:
+    """What keeps a checkpoint from being removed, in words; empty where all that is in it is of a checkpoint."""
+    try:
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            return "it is no folder"
+        for one in path.iterdir():
+            if one.name not in (METHOD, OPTIMIZER, STATE, MANIFEST) or not stat.S_ISREG(one.lstat().st_mode):
+                return f"{one.name!r} in it is not of a checkpoint"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    return ""
 
 
 def steps(folder: Path) -> list[int]:
     """Steps that have a checkpoint, oldest first."""
-    found = (re.fullmatch(r"step-(\d+)", path.name) for path in folder.glob("step-*"))
-    return sorted(int(match[1]) for match in found if match)
+    found = (re.fullmatch(r"step-(\d{1,18})", path.name) for path in folder.glob("step-*"))
+    return sorted({int(match[1]) for match in found if match and match[0] == _name(int(match[1]))})
 
 
 def go_back(folder: Path, step: int, weights: dict[str, Tensor]) -> str:
@@ -104,28 +158,50 @@ def _set_aside(folder: Path, step: int) -> tuple[Path, bool]:
     return aside, aside.name.count("-") > 1
 
 
-def load(folder: Path, step: int) -> Checkpoint:
-    """Read one checkpoint, every byte checked. Raises `CheckpointError` where it is damaged or missing."""
+def load(folder: Path, step: int, identity: Identity | None = None) -> Checkpoint:
+    """Read one checkpoint, every byte checked.
+
+    Raises:
+        CheckpointError: damaged, missing, unreadable, or (where an identity is given) of another run.
+    """
     path = folder / _name(step)
     verify_manifest(path)
-    try:
-        state = State(**json.loads((path / STATE).read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path / STATE}: not a state of this version ({error}).") from error
+    state = read_state(path / STATE)
+    if state.step != step:
+        raise CheckpointError(f"{path}: expected the checkpoint of step {step}, got that of step {state.step}.")
+    if identity is not None:
+        identity.require(state.record, path)
     return Checkpoint(load_tensors(path / METHOD), load_tensors(path / OPTIMIZER), state)
 
 
-def load_newest(folder: Path) -> Checkpoint | None:
+def read_state(path: Path) -> State:
+    """A checkpoint's state.json; `CheckpointError` where it is none."""
+    try:
+        return _STATE.validate_json(read_plain(path))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "content"
+        raise CheckpointError(f"{path}: not a state of this version ({where}: {first['msg']}).") from None
+
+
+def load_newest(folder: Path, identity: Identity | None = None) -> Checkpoint | None:
     """The newest checkpoint that is whole, None where there is none at all.
 
-    A damaged one is passed over with a warning on stderr; where every one is damaged, `CheckpointError`.
+    A damaged or unreadable one is passed over with a warning on stderr; where every one is, `CheckpointError`. One of
+    another run is refused so too: going on would write over it.
     """
     candidates = steps(folder)
     for step in reversed(candidates):
         try:
-            return load(folder, step)
+            found = load(folder, step)
         except CheckpointError as error:
             print(f"warning: {error} Falling back to an earlier checkpoint.", file=sys.stderr)
+            continue
+        if identity is not None:
+            identity.require(found.state.record, folder / _name(step))
+        return found
     if candidates:
         raise CheckpointError(f"{folder}: none of its {len(candidates)} checkpoints is whole. Start the run anew.")
     return None
@@ -143,7 +219,7 @@ def told(checkpoint: Checkpoint | None, world: World) -> Checkpoint | None:
     for name in ("method", "optimizer"):
         own = {} if checkpoint is None else getattr(checkpoint, name)
         parts[name] = safetensors.torch.load(world.told(safetensors.torch.save(own)))
-    return Checkpoint(**parts, state=State(**json.loads(heard)))
+    return Checkpoint(**parts, state=_STATE.validate_json(heard))
 
 
 def restore_into(parameters: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -165,3 +241,6 @@ def restore_into(parameters: dict[str, Any], tensors: dict[str, Tensor]) -> None
 
 def _name(step: int) -> str:
     return f"step-{step:06d}"
+
+
+_STATE = TypeAdapter(State)

@@ -44,7 +44,6 @@ def run_command(
     results = run_recipe(loaded, folder, resume=resume, allow_change=allow_change or (), quiet=quiet)
     if not speaks():  # another process of the same job has the results
         return
-    report.write_card(loaded, folder, results)
     if as_json:
         print(report.as_json(loaded, folder, results))
         return

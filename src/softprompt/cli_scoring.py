@@ -83,12 +83,11 @@ def ensemble_command(
 
 @app.command("verify")
 def verify_command(
-    folder: Annotated[Path, typer.Argument(help="A prompt or a checkpoint folder, or a run with all that it keeps.")],
+    folder: Annotated[Path, typer.Argument(help="A prompt, a checkpoint, a run with all that it keeps, or a sweep.")],
 ) -> None:
-    """Check every byte of a prompt, a checkpoint or a run's against its manifest."""
-    from softprompt.files import MANIFEST, verify_manifest
+    """Check that what a prompt, a checkpoint, a whole run or a sweep keeps is there and unchanged to the bit."""
+    from softprompt.verify import require_whole, verify
 
-    kept = sorted(found.parent for found in folder.rglob(MANIFEST)) or [folder]
-    for one in kept:
-        verify_manifest(one)
-        print(f"{one}: whole")
+    found = verify(folder)
+    print("\n".join(map(str, found)))
+    require_whole(found, folder)

@@ -15,10 +15,10 @@ from softprompt.console import Progress
 from softprompt.ensemble import ensemble, require_vote
 from softprompt.errors import ConfigError
 from softprompt.methods import room_taken
+from softprompt.places import RECIPE
 from softprompt.prepare import answer_room, is_labelled, label_choices, settled
 from softprompt.prompt import Prompt
 from softprompt.results import score_outputs
-from softprompt.resume import RECIPE
 from softprompt.score_recipe import suite_of
 from softprompt.table import metric_title, show_score
 from softprompt.truncate import cut_sources, rooms

@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 from softprompt import __version__
 from softprompt.console import Progress, say
 from softprompt.errors import ConfigError, FetchError
-from softprompt.files import sha256, sync_folder
+from softprompt.plain import sha256, sync_folder
 from softprompt.tasks import Download, Task
 
 TRIES = 4

@@ -1,6 +1,5 @@
 """One method trained in one run folder: the loop's records written down, dev losses, checkpoints, resume, signals."""
 
-import json
 import math
 import os
 import signal
@@ -8,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,10 @@ from softprompt.config import TrainConfig
 from softprompt.console import Progress, say
 from softprompt.distributed import ALONE, World
 from softprompt.errors import CheckpointError, TrainingError
+from softprompt.identity import Identity
 from softprompt.loss import mean_token_nll
 from softprompt.methods import state
+from softprompt.metrics_log import MetricsLog, dev_losses_at
 from softprompt.multitask import Learner, of_task
 from softprompt.optim import make_optimizer, optimizer_state, restore_optimizer
 from softprompt.precision import autocast
@@ -62,10 +62,12 @@ def fit(
     label: str = "train",
     quiet: bool = False,
     world: World = ALONE,
+    identity: Identity | None = None,
 ) -> Fitted:
     """Train `method` to the end, going on from the newest whole checkpoint in `folder` if there is one.
 
-    The processes of `world` train together; its leader alone reads and writes `folder`.
+    The processes of `world` train together; its leader alone reads and writes `folder`. With an `identity`, checkpoints
+    carry its record, and one that is of another run is refused.
 
     metrics.jsonl gets one line a step and one a dev loss, and holds nothing that depends on the clock: a run that was
     killed and resumed writes the same bytes as one that was not. A signal is answered at the end of the current step;
@@ -74,9 +76,12 @@ def fit(
     Raises:
         TrainingError: a loss, a gradient, a dev loss or what is trained is not finite; the last checkpoint that can be
             gone on with stays. Or the folder was moved or removed.
+        CheckpointError: no checkpoint can be gone on with, or metrics.jsonl is not what it knows of.
         Interrupted: SIGTERM or SIGINT came; the run was saved at the end of the current step.
     """
-    run = _Sitting(backbone, method, dev_pairs, config, folder, seed=seed, label=label, quiet=quiet, world=world)
+    run = _Sitting(
+        backbone, method, dev_pairs, config, folder, identity, seed=seed, label=label, quiet=quiet, world=world
+    )
     run.begin(train_pairs)
     with collected() as caught, run, run.going_back():
         run.catch_up(caught)
@@ -107,6 +112,7 @@ class _Sitting:
         dev_pairs: Sequence[Encoded],
         config: TrainConfig,
         folder: Path,
+        identity: Identity | None,
         *,
         seed: int,
         label: str,
@@ -118,11 +124,11 @@ class _Sitting:
         tasks = dict.fromkeys(pair.task for pair in dev_pairs)
         self.dev_pairs = {task: [pair for pair in dev_pairs if pair.task == task] for task in tasks}
         self.folder, self.seed, self.label, self.quiet = folder, seed, label, quiet or not world.leads
-        self.checkpoints = folder / "checkpoints"
+        self.checkpoints, self.identity = folder / "checkpoints", identity
         self.optimizer = make_optimizer(method, config)
         self.state = State(step=0, metrics_bytes=0, optimizer=config.optimizer)
         self.loop_seconds, self.tokens, self.positions = 0.0, 0, 0
-        self.metrics: RawIOBase | None = None
+        self.metrics: MetricsLog | None = None
         self.board: Board | None = None
 
     def begin(self, train_pairs: Sequence[Encoded]) -> None:
@@ -149,7 +155,7 @@ class _Sitting:
 
     def _newest(self) -> Checkpoint | None:
         """The newest whole checkpoint; its best is forgotten where a later best, since lost, had taken its place."""
-        found = checkpoint.load_newest(self.checkpoints)
+        found = checkpoint.load_newest(self.checkpoints, self.identity)
         if found is None or found.state.best_step in (None, found.state.step, *checkpoint.steps(self.checkpoints)):
             return found
         return replace(found, state=replace(found.state, best_step=None, best_loss=None))
@@ -158,16 +164,10 @@ class _Sitting:
         self.progress = Progress(self.label, self.total, "steps", done=self.state.step, quiet=self.quiet)
         if not self.world.leads:
             return self
-        path = self.folder / METRICS
-        size = path.stat().st_size if path.exists() else 0
-        if size < self.state.metrics_bytes:
-            raise CheckpointError(
-                f"{path}: expected at least {self.state.metrics_bytes} bytes (those that the checkpoint of step "
-                f"{self.state.step} knows of), got {size}. Restore the file, or start the run anew."
-            )
-        self.metrics = path.open("ab", buffering=0)
-        self.metrics.truncate(self.state.metrics_bytes)
-        self.metrics.seek(0, os.SEEK_END)
+        known = self.state
+        self.metrics = MetricsLog(
+            self.folder / METRICS, kept=known.metrics_bytes, digest=known.metrics_sha256, step=known.step
+        )
         self.board = Board(self.folder / "tb", purge=self.state.step)
         return self
 
@@ -218,10 +218,11 @@ class _Sitting:
         return step % every == 0 if every is not None else self.plan.ends_epoch(step)
 
     def catch_up(self, caught: Caught) -> None:
-        """The dev loss that a signal left undone. No checkpoint: that of its step holds the same weights."""
+        """The dev loss that a signal left undone, and the checkpoint of its step once more, which knows of it now."""
         if self.state.dev_loss_due:
             self.evaluate(self.state.step, caught)
             self._stop_if(self.world.any(bool(caught)), caught)
+            self.save(self.state.step)
 
     def evaluate(self, step: int, caught: Caught) -> bool:
         """Dev loss; True where it is the lowest so far. Without dev data the newest weights count as the best.
@@ -316,8 +317,9 @@ class _Sitting:
         if self.metrics is None:
             return
         self._require_there()
-        os.fsync(self.metrics.fileno())
-        self.state = replace(self.state, metrics_bytes=self.metrics.tell())
+        length, digest = self.metrics.mark()
+        record = self.identity.record if self.identity else None
+        self.state = replace(self.state, metrics_bytes=length, metrics_sha256=digest, record=record)
         whole = Checkpoint(state(self.method), moments, self.state)
         checkpoint.save(self.checkpoints, whole, keep=self.config.keep)
 
@@ -339,11 +341,14 @@ class _Sitting:
         """Put the selected weights into the method."""
         chosen = self.state.best_step if self.config.select == "best" and self.state.best_step else self.state.step
         if chosen != self.state.step and self.world.leads:
-            checkpoint.restore_into(self.method.trainable(), checkpoint.load(self.checkpoints, chosen).method)
+            best = checkpoint.load(self.checkpoints, chosen, self.identity)
+            checkpoint.restore_into(self.method.trainable(), best.method)
         self.world.copy_leader(list(self.method.trainable().values()))
         self.backbone.model.eval()
         self.method.set_mode(False)
-        found = _dev_losses_at(self.folder / METRICS, chosen) if self.world.leads else {}
+        found = dev_losses_at(self.folder / METRICS, chosen) if self.world.leads else {}
+        if self.world.leads:  # a kill between the last save and its pruning leaves one too many
+            checkpoint.prune(self.checkpoints, self.state, keep=self.config.keep)
         return Fitted(
             steps=self.state.step,
             selected_step=chosen,
@@ -361,17 +366,8 @@ class _Sitting:
             raise interrupted(number, said)
 
     def _write(self, line: dict[str, Any]) -> None:
-        if self.metrics is None:
-            return
-        rest = memoryview(json.dumps(line, allow_nan=False).encode() + b"\n")
-        while rest:  # unbuffered: a full disk takes a part and then says so
-            rest = rest[self.metrics.write(rest) or 0 :]
-
-
-def _dev_losses_at(metrics: Path, step: int) -> dict[str, Any]:
-    """The line of metrics.jsonl with the dev loss of this step; empty where there is none."""
-    lines = map(json.loads, reversed(metrics.read_text(encoding="utf-8").splitlines()))
-    return next((line for line in lines if line["step"] == step and "dev_loss" in line), {})
+        if self.metrics is not None:
+            self.metrics.write(line)
 
 
 __all__ = ["METRICS", "Fitted", "fit"]

@@ -11,6 +11,7 @@ from softprompt.config import Recipe
 from softprompt.distributed import ALONE, World
 from softprompt.errors import TrainingError
 from softprompt.fit import fit
+from softprompt.identity import Identity
 from softprompt.machine import peak_memory_bytes, reset_peak_memory
 from softprompt.methods import Method
 from softprompt.multitask import MultiTask
@@ -30,6 +31,7 @@ def fit_tasks(
     label: str,
     quiet: bool,
     world: World = ALONE,
+    identity: Identity | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Train each task's method, all in one loop; a recipe without `tasks` has one, called "".
 
@@ -51,6 +53,7 @@ def fit_tasks(
         label=label,
         quiet=quiet,
         world=world,
+        identity=identity,
     )
     if backbone.frozen_hash() != frozen:
         raise TrainingError("frozen parameters of the backbone changed during training; nothing was kept.")

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
-from softprompt.console import duration
-from softprompt.files import write_text_atomic
+from softprompt.console import duration, say
+from softprompt.errors import CheckpointError
+from softprompt.places import CARD
 from softprompt.results import ArmResult
+from softprompt.sealed import read_sealed_text, write_sealed_text
 from softprompt.table import as_markdown, metric_title, show_score
-
-CARD = "README.md"
 
 
 def table(results: Sequence[ArmResult]) -> list[list[str]]:
@@ -119,7 +119,13 @@ comes as `" " + target + " "` and the end of text again; on an encoder-decoder, 
 
 
 def write_card(recipe: Recipe, folder: Path, results: Sequence[ArmResult]) -> None:
-    """README.md of the run folder: what was learned, from what, how well, how to use it and how to make it again."""
+    """README.md of the run folder: what was learned, from what, how well, how to use it and how to make it again.
+
+    One that is not ours, or that was changed since it was written, is left as it is, and that is said.
+    """
+    if not _is_ours(folder / CARD):
+        say(f"warning: {folder / CARD} is not as a run wrote it, and stays as it is. Move it away to have it written.")
+        return
     scores = [pair for result in results if result.arm == MAIN for pair in result.scores.items()]
     signed = (f"- {metric_title(name)}: `{score['signature']}`" for name, score in scores)
     signatures = "\n".join(dict.fromkeys(signed))
@@ -155,7 +161,18 @@ The resolved recipe:
 ```
 Versions, machine and data checksums are in `env.json`; every training step is in `metrics.jsonl`.
 """
-    write_text_atomic(folder / CARD, text)
+    write_sealed_text(folder / CARD, text)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a card may be written: there is none, or one as it was written; a seal is younger than the card."""
+    try:
+        text, sealed = read_sealed_text(path)
+    except FileNotFoundError:
+        return True
+    except CheckpointError:
+        return False
+    return sealed or text.startswith("---\nlibrary_name: softprompt\n")
 
 
 def _sources(recipe: Recipe) -> str:

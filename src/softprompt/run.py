@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +12,33 @@ from softprompt import data
 from softprompt.answers import kept_answers
 from softprompt.backbone import Backbone, default_device
 from softprompt.config import MAIN, UNTUNED, Recipe, dump_yaml
-from softprompt.console import Progress
+from softprompt.console import Progress, say
 from softprompt.decode import Decoded, decode_together
 from softprompt.distributed import World, joined
-from softprompt.errors import ConfigError, TrainingError, first_line, is_out_of_memory
-from softprompt.files import write_text_atomic
+from softprompt.errors import CheckpointError, ConfigError, TrainingError, first_line, is_out_of_memory
 from softprompt.fit_tasks import fit_tasks
-from softprompt.folder import SCORES, RunFolder, require_free
+from softprompt.folder import RunFolder, extra_facts
+from softprompt.identity import Identity, Made
 from softprompt.lock import locked
 from softprompt.machine import peak_memory_bytes, reset_peak_memory
 from softprompt.methods import Method, Steering, room_taken
+from softprompt.places import RECIPE, SCORES, SPLITS, require_free
 from softprompt.prepare import Job, build_method, build_untrained, prepare
-from softprompt.results import ArmResult, read_back, score_arm, write_down
-from softprompt.resume import RECIPE, Difference, as_started, difference, require_accepted, require_known
+from softprompt.report import write_card
+from softprompt.results import ArmResult, read_result, score_arm, write_down
+from softprompt.resume import Difference, Inputs, as_started, difference, inputs, require_accepted, require_known
+from softprompt.sealed import write_sealed_json, write_sealed_text
 from softprompt.sharding import shard
 from softprompt.signals import stoppable
 
-SPLITS = "splits.json"
-
 
 def run_recipe(
-    recipe: Recipe, folder: Path, *, resume: bool = False, allow_change: Sequence[str] = (), quiet: bool = False
+    recipe: Recipe, folder: str | Path, *, resume: bool = False, allow_change: Sequence[str] = (), quiet: bool = False
 ) -> list[ArmResult]:
     """Carry out all arms of `recipe` in `folder`; the main arm lies at the top, the others under `arms/`.
 
-    With `resume`, finished arms are read back and an unfinished one goes on from its newest checkpoint.
+    With `resume`, finished arms are read back and an unfinished one goes on from its newest checkpoint. What is damaged
+    or missing of a finished one is made again: its prompt from the last checkpoint, its scores by decoding.
     `allow_change` names fields or sections of the recipe that may differ from those the run was started with; a
     finished arm that such a change reaches goes on from its last checkpoint and is decoded and scored again.
 
@@ -43,22 +46,29 @@ def run_recipe(
     `folder` and gets the results; the others get none.
 
     Raises:
-        ConfigError: the folder is in use and `resume` is off; another process is at it; recipe, data or backbone
-            changed and `allow_change` does not name the field.
+        ConfigError: the folder is in use and `resume` is off, or no run's; another process is at it; something that is
+            not ours is in the way; recipe, data or backbone changed, or are not known, and `allow_change` does not name
+            the field.
         DataError, BackboneError: before anything is written.
         Interrupted: SIGTERM or SIGINT came; everything up to there can be resumed.
     """
     require_known(allow_change, resume)
+    folder = Path(folder)
     with (
-        stoppable("stopped; what was done so far is kept. Run the same command with --resume to go on."),
+        stoppable(
+            "stopped; checkpoints, prompts and scores so far are kept, a decoding that was under way starts again. "
+            "Run the same command with --resume to go on."
+        ),
         joined() as world,
     ):
         recipe = as_started(recipe, folder) if resume else recipe
         arms = {arm: recipe.arm(arm) for arm in arm_order(recipe)}
-        changed = Difference()
+        changed, read = Difference(), dict[str, Inputs]()
         if world.leads:
             require_free(folder, resume)
-            changed = difference(folder, recipe, arms)
+            RunFolder(folder).require_clear(arms)
+            read = {arm: inputs(own) for arm, own in arms.items()}
+            changed = difference(folder, recipe, arms, read)
             require_accepted(changed.changes, allow_change, folder)
         parts = {(arm, task): part for arm, whole in arms.items() for task, part in whole.parts().items()}
         jobs = prepare(parts)
@@ -66,21 +76,34 @@ def run_recipe(
         with locked(folder) if world.leads else nullcontext():
             if world.leads:
                 require_free(folder, resume)  # another process may have been faster
-            kept = RunFolder(folder, tuple(allow_change), writes=world.leads)
+            made = {arm: Made.of(arms[arm], own) for arm, own in read.items()}
+            kept = RunFolder(folder, tuple(allow_change), writes=world.leads, made=made)
             kept.begin(recipe, changed)
+            run = _Run(kept, read, changed, world, quiet)
             try:
                 results = [
                     result
                     for arm, whole in arms.items()
-                    for result in _arm(
-                        kept, arm, whole, {task: jobs[arm, task] for task in whole.parts()}, world, quiet
-                    )
+                    for result in _arm(run, arm, whole, {task: jobs[arm, task] for task in whole.parts()})
                 ]
+                kept.status("done")
+                if world.leads:
+                    write_card(recipe, folder, results)
             except BaseException as error:
                 kept.note_end(error)
                 raise
-            kept.status("done")
             return results
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all arms of one run share."""
+
+    kept: RunFolder
+    read: Mapping[str, Inputs]
+    changed: Difference
+    world: World
+    quiet: bool
 
 
 def _require_same(world: World, facts: Sequence[str], what: str) -> None:
@@ -98,13 +121,18 @@ def arm_order(recipe: Recipe) -> list[str]:
     return [arm for arm in arms if arm == UNTUNED] + [arm for arm in arms if arm != UNTUNED]
 
 
-def _arm(
-    kept: RunFolder, arm: str, recipe: Recipe, jobs: Mapping[str, Job], world: World, quiet: bool
-) -> list[ArmResult]:
-    if all(_is_done(kept, arm, task, world) for task in jobs):
-        return [read_back(kept.place(arm, task)) for task in jobs if kept.writes]
+def _arm(run: _Run, arm: str, recipe: Recipe, jobs: Mapping[str, Job]) -> list[ArmResult]:
+    done = {task: _result(run, arm, task) for task in jobs}
+    scored = {task: run.world.any(result is not None) for task, result in done.items()}
+    whole = {task: run.world.any(_is_kept(run, arm, task, job)) for task, job in jobs.items()}
+    if all(scored.values()) and all(whole.values()):
+        if run.kept.writes:
+            _write_plan(run.kept, arm, recipe, jobs, run.kept.expected(arm))
+        if arm != MAIN:
+            run.kept.status("done", arm)
+        return [result for result in done.values() if result is not None]
     try:
-        return _run_arm(kept, arm, recipe, jobs, world, quiet)
+        return _run_arm(run, arm, recipe, jobs, done, {task: scored[task] and whole[task] for task in jobs})
     except (RuntimeError, MemoryError, OSError) as error:  # a training step has its own answer to this
         if not is_out_of_memory(error):
             raise
@@ -114,43 +142,86 @@ def _arm(
         ) from error
 
 
-def _is_done(kept: RunFolder, arm: str, task: str, world: World) -> bool:
-    """Whether the scores are there, as the leader sees it."""
-    return world.any(kept.writes and (kept.place(arm, task) / SCORES).exists())
+def _result(run: _Run, arm: str, task: str) -> ArmResult | None:
+    """What a task came to before, as the leader reads it; None where it is to be decoded and scored."""
+    if not run.kept.writes:
+        return None
+    place = run.kept.place(arm, task)
+    try:
+        result = read_result(place, arm, task, run.kept.expected(arm), of_old=run.kept.of_old())
+    except FileNotFoundError:
+        return None
+    except CheckpointError as error:
+        say(f"warning: {error} It is decoded and scored again.")
+        return None
+    say(f"{place}: done before, read back")
+    return result
+
+
+def _is_kept(run: _Run, arm: str, task: str, job: Job) -> bool:
+    """Whether what a task has learned is there and whole, as the leader sees it."""
+    if not run.kept.writes:
+        return False
+    try:
+        run.kept.require_kept(arm, task, job.recipe.method.name)
+    except CheckpointError as error:
+        if (run.kept.place(arm, task) / SCORES).exists():
+            say(f"warning: {error} It is made again from the last checkpoint.")
+        return False
+    return True
 
 
 def _run_arm(
-    kept: RunFolder, arm: str, recipe: Recipe, jobs: Mapping[str, Job], world: World, quiet: bool
+    run: _Run,
+    arm: str,
+    recipe: Recipe,
+    jobs: Mapping[str, Job],
+    done: Mapping[str, ArmResult | None],
+    whole: Mapping[str, bool],
 ) -> list[ArmResult]:
-    backbone, whole_hash = _loaded(recipe, world)
+    """The tasks of an arm that are not `whole`; what is `done` of one was decoded and scored before."""
+    kept, world = run.kept, run.world
+    backbone, digest = _loaded(recipe, world)
     total = backbone.parameter_count()
-    kept.note_inputs(recipe, backbone, whole_hash, world)
+    identity = kept.note_inputs(arm, recipe, run.read.get(arm, ()), backbone, digest, world, run.changed)
     methods = {task: build_method(backbone, job.recipe) for task, job in jobs.items()}
     kept.status("running")
-    _write_plan(kept, arm, recipe, jobs)
+    _write_plan(kept, arm, recipe, jobs, identity)
     learners = {task: method for task, method in methods.items() if method is not None}
     trainings: dict[str, dict[str, Any]] = {}
     if learners:
         train, dev = ({task: getattr(job, part) for task, job in jobs.items()} for part in ("train", "dev"))
         trainings = fit_tasks(
-            backbone, learners, train, dev, recipe, kept.place(arm), label=arm, quiet=quiet, world=world
+            backbone,
+            learners,
+            train,
+            dev,
+            recipe,
+            kept.place(arm),
+            label=arm,
+            quiet=run.quiet,
+            world=world,
+            identity=identity,
         )
     results = []
     for task, job in jobs.items():
-        place, method, training = kept.place(arm, task), methods[task], trainings.get(task)
-        if _is_done(kept, arm, task, world):
-            results += [read_back(place)] if kept.writes else []
+        place, method, training, before = kept.place(arm, task), methods[task], trainings.get(task), done[task]
+        if whole[task]:
+            results += [before] if before is not None else []
             continue
         if method is None or training is None:
             steering = build_untrained(backbone, job.recipe, job.examples)
         else:
             if kept.writes:
-                _keep(method, job, place, whole_hash, training)
+                _keep(method, job, place, digest, training, identity, task)
             steering = method.fold()
-        rows, decoding = _decode(backbone, steering, job, f"{arm} {task}".strip(), world, quiet)
+        if world.any(before is not None):
+            results += [before] if before is not None else []
+            continue
+        rows, decoding = _decode(backbone, steering, job, f"{arm} {task}".strip(), world, run.quiet)
         if kept.writes:
             result = score_arm(arm, task, job, rows, training, decoding, total, method)
-            write_down(place, result, job.test, rows)
+            write_down(place, result, job.test, rows, identity.record if identity else None)
             results.append(result)
     if arm != MAIN:
         kept.status("done", arm)
@@ -175,7 +246,7 @@ def _loaded(recipe: Recipe, world: World) -> tuple[Backbone, str]:
     return backbone, digest
 
 
-def _write_plan(kept: RunFolder, arm: str, recipe: Recipe, jobs: Mapping[str, Job]) -> None:
+def _write_plan(kept: RunFolder, arm: str, recipe: Recipe, jobs: Mapping[str, Job], identity: Identity | None) -> None:
     """The recipes of an arm and of its tasks, and what their data came to."""
     if not kept.writes:
         return
@@ -183,17 +254,27 @@ def _write_plan(kept: RunFolder, arm: str, recipe: Recipe, jobs: Mapping[str, Jo
     for place, own in recipes.items():
         place.mkdir(parents=True, exist_ok=True)
         if place != kept.root:
-            write_text_atomic(place / RECIPE, dump_yaml(own))
+            write_sealed_text(place / RECIPE, dump_yaml(own))
+    record = asdict(identity.record) if identity else None
     for task, job in jobs.items():
-        chosen = {**data.choices_of(job.recipe.data), "parts": job.splits}
-        write_text_atomic(kept.place(arm, task) / SPLITS, json.dumps(chosen, indent=2) + "\n")
+        chosen = {**data.choices_of(job.recipe.data), "parts": job.splits, "record": record}
+        write_sealed_json(kept.place(arm, task) / SPLITS, chosen)
 
 
-def _keep(method: Method, job: Job, place: Path, before: str, training: Mapping[str, Any]) -> None:
-    """Write the artefact, and how it answers; `before` is the backbone's hash before training."""
+def _keep(
+    method: Method,
+    job: Job,
+    place: Path,
+    before: str,
+    training: Mapping[str, Any],
+    identity: Identity | None,
+    task: str,
+) -> None:
+    """Write the artefact, how it answers and what it belongs to; `before` is the backbone's hash before training."""
     recipe = job.recipe
     extra = {"step": training["selected_step"], "dev_loss": training["dev_loss"], "seed": recipe.seed}
     extra |= kept_answers(job.decode, job.labels)
+    extra |= extra_facts(identity.record, task) if identity else {}
     method.save(place / method.kept_in, backbone_id=recipe.backbone.id, backbone_hash=before, extra=extra)
 
 

@@ -3,6 +3,7 @@
 It may be stopped anywhere. What is done is read off the run folders, so that no record of it can be wrong.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -13,24 +14,26 @@ from typing import Any
 from softprompt import data
 from softprompt.config import Recipe, dump_yaml, to_dict
 from softprompt.console import say
-from softprompt.errors import ConfigError, Interrupted, SoftpromptError
-from softprompt.files import write_text_atomic
-from softprompt.folder import SCORES, RunFolder, require_free
+from softprompt.errors import CheckpointError, ConfigError, Interrupted, SoftpromptError
+from softprompt.folder import RunFolder
 from softprompt.grid import Cell, Grid, in_cell
+from softprompt.identity import Made
 from softprompt.lock import locked
+from softprompt.places import CARD, RECIPE, require_free
+from softprompt.plain import read_json, require_folder, write_text_atomic
 from softprompt.plan import DryRun, dry_run
-from softprompt.report import CARD, write_card
-from softprompt.results import ArmResult
-from softprompt.resume import RECIPE, unlike
+from softprompt.results import ArmResult, read_result
+from softprompt.resume import unlike
 from softprompt.run import arm_order, run_recipe
 from softprompt.score_recipe import chosen_suite
+from softprompt.sealed import read_sealed_text
 from softprompt.signals import stoppable
 from softprompt.sweep_report import Outcome, write_report
 
-PLAN = "plan.json"
+PLAN, CELLS = "plan.json", "cells"
 
 
-def run_sweep(grid: Grid, folder: Path, *, resume: bool = False, quiet: bool = False) -> list[Outcome]:
+def run_sweep(grid: Grid, folder: str | Path, *, resume: bool = False, quiet: bool = False) -> list[Outcome]:
     """Run every cell of `grid` in `folder`/cells and write the report; a cell that fails does not stop the others.
 
     With `resume`, finished cells are read back, one that was stopped goes on from its newest checkpoint, and one that
@@ -46,17 +49,19 @@ def run_sweep(grid: Grid, folder: Path, *, resume: bool = False, quiet: bool = F
             "softprompt sweep: expected to be started once, got a job of several processes. "
             "Start it without torchrun, or run its cells one by one with torchrun -m softprompt run."
         )
+    folder = Path(folder)
     with stoppable("stopped; finished cells are kept. Run the same command with --resume to go on."):
         require_free(folder, resume)
         plan = _plan(grid)
         with locked(folder):
             require_free(folder, resume)  # another process may have been faster
             _begin(plan, folder)
+            require_folder(folder / CELLS)
             outcomes = []
             for number, cell in enumerate(grid.cells, 1):
                 if not quiet:
                     say(f"cell {number} of {len(grid.cells)}: {cell.name}")
-                outcomes.append(_outcome(cell, folder / "cells" / cell.name, quiet))
+                outcomes.append(_outcome(cell, folder / CELLS / cell.name, quiet))
             write_report(grid, outcomes, folder)
             return outcomes
 
@@ -64,27 +69,41 @@ def run_sweep(grid: Grid, folder: Path, *, resume: bool = False, quiet: bool = F
 def _outcome(cell: Cell, place: Path, quiet: bool) -> Outcome:
     """A finished cell read back, or the cell run to its end."""
     try:
+        require_folder(place)
         results = _finished(cell.recipe, place)
         if results is None:
             results = run_recipe(cell.recipe, place, resume=True, quiet=quiet)
-            write_card(cell.recipe, place, results)
         return Outcome(cell, results)
     except Interrupted:
         raise
-    except SoftpromptError as error:
-        say(f"cell {cell.name} failed: {error}")
-        return Outcome(cell, failed=str(error))
+    except (SoftpromptError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # the next cell would fare no better
+        reason = str(error) if isinstance(error, SoftpromptError) else f"{error.strerror or error} ({error.filename})."
+        say(f"cell {cell.name} failed: {reason}")
+        return Outcome(cell, failed=reason)
 
 
 def _finished(recipe: Recipe, place: Path) -> list[ArmResult] | None:
-    """The results of a finished run of this very recipe, in the order of its table: its card is written last."""
-    kept = RunFolder(place)
-    paths = [kept.place(arm, task) / SCORES for arm in arm_order(recipe) for task in recipe.arm(arm).parts()]
-    if not all(path.exists() for path in (place / CARD, place / RECIPE, *paths)):
+    """The results of a finished run of this very recipe, in the order of its table: its card is written last.
+
+    None where any of it is missing or damaged, for the run to say so and make it again.
+    """
+    arms = {arm: recipe.arm(arm) for arm in arm_order(recipe)}
+    kept = RunFolder(place, made={arm: Made.of(own, None) for arm, own in arms.items()})
+    try:
+        read_sealed_text(place / CARD)
+        text, _ = read_sealed_text(place / RECIPE)
+        if not text.startswith(dump_yaml(recipe)):
+            return None
+        results = []
+        for arm, own in arms.items():
+            for task, part in own.parts().items():
+                kept.require_kept(arm, task, part.method.name)
+                results.append(read_result(kept.place(arm, task), arm, task, kept.expected(arm), of_old=kept.of_old()))
+    except (FileNotFoundError, CheckpointError):
         return None
-    if (place / RECIPE).read_text(encoding="utf-8") != dump_yaml(recipe):
-        return None
-    return [ArmResult(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+    return results
 
 
 def require_done(outcomes: Sequence[Outcome]) -> None:
@@ -149,7 +168,7 @@ def _begin(plan: Mapping[str, Any], folder: Path) -> None:
     """Write the plan down before anything runs; raise `ConfigError` where the folder has another one."""
     path = folder / PLAN
     if path.exists():
-        changed = _changed(_read_plan(path), plan)
+        changed = _changed(read_plan(path), plan)
         if changed:
             listed = "; ".join(f"{field} ({was!r} -> {now!r})" for field, was, now in changed[:3])
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -179,13 +198,14 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, 
     return [*fields.values(), *files]
 
 
-def _read_plan(path: Path) -> dict[str, Any]:
+def read_plan(path: Path) -> dict[str, Any]:
+    """The plan of a sweep. Raises FileNotFoundError, or `ConfigError` where it is damaged."""
     try:
-        whole = json.loads(path.read_text(encoding="utf-8"))
+        whole = read_json(path)
         plan: dict[str, Any] = whole["plan"]
-        if whole["sha256"] == _digest(plan):
+        if whole["sha256"] == _digest(plan) and plan.keys() >= {"axes", "cells", "data"}:
             return plan
-    except (ValueError, KeyError, TypeError):
+    except (CheckpointError, KeyError, TypeError, AttributeError):
         pass
     raise ConfigError(f"{path}: damaged: its checksum is not that of its plan. Copy it again, or use --out.")
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from softprompt.config import MAIN, UNTUNED
 from softprompt.console import say
-from softprompt.files import write_text_atomic
 from softprompt.grid import Cell, Grid
+from softprompt.plain import write_text_atomic
 from softprompt.results import ArmResult
 from softprompt.table import as_markdown, metric_title, show_score
 
