@@ -16,12 +16,12 @@ from jobs import tiny_job
 from test_cli import call
 
 import softprompt
-from softprompt import cli
 from softprompt.attached import Attached, attach
 from softprompt.attached import load as load_attached
 from softprompt.config import Recipe, load_recipe
 from softprompt.errors import CheckpointError, ConfigError
 from softprompt.files import MANIFEST, verify_manifest, write_folder_atomic, write_manifest
+from softprompt.guard import explained
 from softprompt.lock import LOCK, locked
 from softprompt.method_config import PromptTuning
 from softprompt.metrics_log import MetricsLog
@@ -328,9 +328,7 @@ def test_a_planted_temporary_name_is_neither_followed_nor_removed(tmp_path: Path
 # --- F17: what a message names ---------------------------------------------------------------------------------------
 
 
-def test_a_message_names_the_file_and_not_the_temporary_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_message_names_the_file_and_not_the_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -343,11 +341,15 @@ def test_a_message_names_the_file_and_not_the_temporary_one(
     for name, act in acts.items():
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
-            patch.setattr(cli, "app", lambda act=act, **more: act())
-            with pytest.raises(SystemExit):
-                cli.main()
-        err = capsys.readouterr().err
-        assert f"No space left on device ({tmp_path / name}" in err and ".tmp" not in err and "Free some space" in err
+            with pytest.raises(OSError, match="No space left") as caught:
+                act()
+        err, code = explained(caught.value)
+        assert (
+            code == 1
+            and f"No space left on device ({tmp_path / name}" in err
+            and ".tmp" not in err
+            and "Free some space" in err
+        )
     (tmp_path / "taken.json").mkdir()
     with pytest.raises(ConfigError, match=r"taken\.json: expected a file .* got a folder"):
         write_text_atomic(tmp_path / "taken.json", "x")
