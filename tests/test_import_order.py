@@ -13,7 +13,7 @@ FLOW = (
     *("errors", "types", "yaml_text", "recipes", "paths", "recipe_files", "tasks", "method_config", "published"),
     *("data_config", "train_config", "decode_config", "parts", "recipe_messages", "config", "grid", "scale_setting"),
     *("template", "data", "table", "metrics", "segments", "predictions", "score_recipe", "finite"),
-    *("plain", "files", "sealed", "places", "identity", "env", "console", "score_run"),
+    *("plain", "files", "facts", "tensors", "sealed", "places", "identity", "env", "console", "score_run"),
     *("fetch", "lock", "signals", "machine", "board", "ahead", "distributed", "sharding"),
     *("active", "masks", "joined", "probing", "inject", "reach", "quantize"),
     *("texts", "loading", "promises", "framing"),

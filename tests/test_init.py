@@ -166,6 +166,17 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         METHODS["dept"](bone, DePT(length=3, rank=2, text_length=7, init="file", init_file=str(tmp_path / "dept")))
 
 
+def test_a_run_of_several_tasks_is_no_start_and_names_its_parts(tmp_path: Path) -> None:
+    bone = factories.backbone("gpt2")
+    for task in ("one", "two"):
+        kept = tmp_path / "run" / "tasks" / task / "prompt"
+        METHODS["prompt"](bone, PromptTuning(length=3)).save(kept, backbone_id="gpt2", backbone_hash=bone.hash())
+    with pytest.raises(CheckpointError, match=r"a prompt for each of several tasks. Give one of: .*one, .*two"):
+        METHODS["prompt"](bone, PromptTuning(length=3, init="file", init_file=str(tmp_path / "run")))
+    start = PromptTuning(length=3, init="file", init_file=str(tmp_path / "run" / "tasks" / "two"))
+    assert METHODS["prompt"](bone, start).length == 3
+
+
 def test_prompts_of_googles_prompt_tuning_are_starts() -> None:
     folder = Path(__file__).parents[2] / "shared" / "checkpoints"
     files = sorted(folder.rglob("*.npy"))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import factories
 import pytest
@@ -9,10 +10,11 @@ from jobs import tiny_job
 from typer.testing import CliRunner
 
 from softprompt.attached import attach
+from softprompt.backbone import Backbone
 from softprompt.cli import app
 from softprompt.config import load_recipe
 from softprompt.errors import ConfigError
-from softprompt.inspection import arm_counts
+from softprompt.inspection import arm_counts, inspect_recipe
 from softprompt.method_config import PrefixTuning
 
 SEQ2SEQ = ["compare=null", "untuned=false", "decode.strategy=greedy"]
@@ -91,6 +93,23 @@ def test_a_whole_inspection_reads_weights_and_data(tmp_path: Path, capsys: pytes
     assert "hash " in text and "train pairs" in text
     dry = printed(capsys, str(tiny_job(tmp_path)), "--dry-run")
     assert "hash" not in dry and "train pairs" not in dry
+
+
+def test_the_hash_is_of_the_backbone_as_the_run_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quantised weights have another hash; the run's own options reach the loading."""
+    asked: list[dict[str, Any]] = []
+    real = Backbone.load.__func__  # type: ignore[attr-defined]
+
+    def spy(cls: type[Backbone], id: str, **options: Any) -> Backbone:
+        asked.append(dict(options))
+        found: Backbone = real(cls, id, **options | {"quantize": None, "device": "cpu"})
+        return found
+
+    monkeypatch.setattr(Backbone, "load", classmethod(spy))
+    monkeypatch.setattr("softprompt.prepare.require_libraries", lambda *_: None)
+    recipe = load_recipe(str(tiny_job(tmp_path)), ["backbone.quantize=8bit", "backbone.dtype=bfloat16"])
+    assert inspect_recipe(recipe, whole=True)["hash"]
+    assert asked[-1]["quantize"] == "8bit" and asked[-1]["dtype"] == "bfloat16"
 
 
 def test_a_kept_prompt_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,7 @@ def test_the_hash_sees_any_change_of_any_parameter() -> None:
 def test_numbers_that_do_not_fit_the_sites_are_refused(tmp_path: Path) -> None:
     prompt = saved(tmp_path)
     replace(prompt, numbers=prompt.numbers[:, :-1]).save(tmp_path, backbone_id="x", backbone_hash="y")
-    with pytest.raises(CheckpointError, match=r"expected numbers \(P, 128\), got \(5, 127\)"):
+    with pytest.raises(CheckpointError, match=r"of shape \(5, 128\), got \(5, 127\)"):
         Prompt.load(tmp_path)
 
 

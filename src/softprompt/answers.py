@@ -69,6 +69,8 @@ def answers_of(folder: Path) -> Answers:
     Raises:
         CheckpointError: they are not settings of this version.
     """
+    if not (folder / FACTS).exists():  # a folder of PEFT's
+        return Answers()
     facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     try:
         if "decode" in facts:

@@ -1,18 +1,19 @@
 """A learned artefact on disk: tensors, the facts needed to use them again, the backbone they belong to, a manifest."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from softprompt.errors import CheckpointError
+from softprompt.facts import FORMAT, FinetuneFacts, KeptFacts, parse_facts, printable, read_strict_json
 from softprompt.files import FACTS as FACTS
-from softprompt.files import load_tensors, recover, save_tensors, verify_manifest, write_folder_atomic
+from softprompt.files import MANIFEST, recover, save_tensors, verify_manifest, write_folder_atomic
+from softprompt.tensors import Header, read_finite, read_header, require_header
 
 TENSORS = "adapter_model.safetensors"
-FORMAT = 1
 
 Facts = Mapping[str, Any]
 """What is known of an artefact, as JSON keeps it."""
@@ -42,6 +43,7 @@ def write_artefact(
 ) -> None:
     """Write `folder` at once: what `fill` puts into it, `facts` with the backbone's id and hash, and a manifest."""
     own = {"format": FORMAT, **facts, "backbone": {"id": backbone_id, "hash": backbone_hash}}
+    parse_facts(own, folder)  # what is written can be read back
 
     def fill_all(into: Path) -> None:
         fill(into)
@@ -51,33 +53,57 @@ def write_artefact(
 
 
 def load_artefact(
-    folder: Path, method: str | None, backbone_hash: str | None
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    folder: Path,
+    methods: Collection[str],
+    backbone_hash: str | None,
+    fits: Callable[[Any], None] = lambda _: None,
+) -> tuple[dict[str, Tensor], Any]:
     """The tensors and facts of a folder written by `save_artefact`; every byte is checked against the manifest.
 
+    `fits` looks at the facts before a number is read, and raises where they are not of the backbone at hand.
+
     Raises:
-        CheckpointError: missing or damaged, learned by another method than `method`, or (where a hash is given) on
-            another backbone.
+        CheckpointError: missing, damaged, not what a method writes, of a method that is none of `methods`, not finite,
+            or (where a hash is given) learned on another backbone.
     """
     facts = read_facts(folder)
-    require_match(folder, facts, method, backbone_hash)
-    try:
-        tensors = load_tensors(folder / TENSORS)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"prompt {folder}: its tensors cannot be read ({error!r}).") from error
-    return tensors, facts
+    require_match(folder, facts, methods, backbone_hash)
+    fits(facts)
+    require_tensors(folder, facts)
+    return read_finite(folder / TENSORS), facts
 
 
-def require_match(folder: Path, facts: Mapping[str, Any], method: str | None, backbone_hash: str | None) -> None:
-    """Raise `CheckpointError` where the artefact is of another method or backbone than asked for; None: any."""
-    learned_by, name, kept_hash = facts["method"], facts["backbone"]["id"], facts["backbone"]["hash"]
-    if method is not None and learned_by != method:
-        raise CheckpointError(f"prompt {folder}: expected one of method {method!r}, got {learned_by!r}.")
-    if backbone_hash is not None and backbone_hash != kept_hash:
+def require_match(folder: Path, facts: KeptFacts, methods: Collection[str], backbone_hash: str | None) -> None:
+    """Raise `CheckpointError` where the artefact is of other methods or another backbone; None: of any."""
+    if facts.method not in methods:
         raise CheckpointError(
-            f"prompt {folder}: learned on backbone {name!r} with hash {kept_hash[:12]}..., "
-            f"got one with hash {backbone_hash[:12]}... . Load the backbone that it was learned on."
+            f"prompt {folder}: expected one of method {' or '.join(methods)}, got {facts.method!r}. Take such a run."
         )
+    if backbone_hash is not None and backbone_hash != facts.backbone.hash:
+        raise CheckpointError(
+            f"prompt {folder}: learned on backbone {printable(facts.backbone.id)!r} with hash "
+            f"{printable(facts.backbone.hash[:12])}..., got one with hash {backbone_hash[:12]}... . "
+            "Load the backbone that it was learned on."
+        )
+
+
+def require_tensors(folder: Path, facts: KeptFacts) -> Header | None:
+    """The header of the tensors, which must be exactly those that go with the facts; None where another file says it.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    path = folder / TENSORS
+    if isinstance(facts, FinetuneFacts):
+        return None
+    header = read_header(path)
+    try:
+        expected = facts.shapes(header.shapes)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}. It goes with other facts.") from None
+    if expected is not None:
+        require_header(path, header, expected)
+    return header
 
 
 def kept_in(folder: Path) -> Path:
@@ -96,16 +122,16 @@ def kept_in(folder: Path) -> Path:
     return folder
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
-    """What is known of an artefact: `method`, `backbone` (id and hash), and the method's own.
+def read_facts(folder: Path) -> KeptFacts:
+    """What is known of an artefact: its method, its backbone, and the method's own: see `softprompt.facts`.
 
     Raises:
-        CheckpointError: missing, or any byte of the folder is not as its manifest says.
+        CheckpointError: missing, any byte of the folder is not as its manifest says, or facts that no method writes.
     """
+    if (folder / "adapter_config.json").is_file() and not any((folder / name).exists() for name in (MANIFEST, FACTS)):
+        raise CheckpointError(
+            f"{folder}: is a folder of PEFT's own, without {MANIFEST} and {FACTS}. `softprompt.load` reads it on its "
+            "backbone; nothing else can say what it is."
+        )
     verify_manifest(folder)
-    try:
-        facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        _ = facts["method"], facts["backbone"]["id"], facts["backbone"]["hash"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"prompt {folder}: not a prompt of this version ({error!r}).") from error
-    return facts
+    return parse_facts(read_strict_json(folder / FACTS), folder)

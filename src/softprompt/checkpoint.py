@@ -19,9 +19,10 @@ from torch import Tensor
 from softprompt.console import say
 from softprompt.distributed import World
 from softprompt.errors import CheckpointError
-from softprompt.files import MANIFEST, in_the_way, load_tensors, save_tensors, verify_manifest, write_folder_atomic
+from softprompt.files import MANIFEST, in_the_way, save_tensors, verify_manifest, write_folder_atomic
 from softprompt.identity import Identity, Record
 from softprompt.plain import read_plain
+from softprompt.tensors import read_finite
 
 METHOD, OPTIMIZER, STATE = "method.safetensors", "optimizer.safetensors", "state.json"
 
@@ -171,7 +172,7 @@ def load(folder: Path, step: int, identity: Identity | None = None) -> Checkpoin
         raise CheckpointError(f"{path}: expected the checkpoint of step {step}, got that of step {state.step}.")
     if identity is not None:
         identity.require(state.record, path)
-    return Checkpoint(load_tensors(path / METHOD), load_tensors(path / OPTIMIZER), state)
+    return Checkpoint(read_finite(path / METHOD), read_finite(path / OPTIMIZER), state)
 
 
 def read_state(path: Path) -> State:

@@ -11,7 +11,9 @@ from torch import Tensor
 from softprompt.active import alone
 from softprompt.backbone import Backbone
 from softprompt.embed import virtual_tokens, vocabulary_size
-from softprompt.inject import PrefixKV, Site, inject
+from softprompt.errors import CheckpointError
+from softprompt.facts import PrefixFacts, PromptFacts
+from softprompt.inject import KINDS, PrefixKV, Site, inject
 from softprompt.positions import between, text_starts_at, with_mark
 
 
@@ -36,6 +38,9 @@ class Form(Protocol):
 
     def facts(self) -> dict[str, Any]:
         """What `softprompt.json` keeps of it."""
+
+    def require_fits(self, backbone: Backbone) -> None:
+        """Raise `CheckpointError` where it is not of a backbone like this one."""
 
     def peft_config(self, backbone_id: str, length: int) -> dict[str, Any] | None:
         """PEFT's adapter_config.json, or None where PEFT has no such form."""
@@ -87,10 +92,32 @@ class PrefixForm:
         return names | {"sites": [asdict(site) for site in self.sites]}
 
     @classmethod
-    def from_facts(cls, facts: Mapping[str, Any]) -> "PrefixForm":
+    def from_facts(cls, facts: PrefixFacts) -> "PrefixForm":
         """Inverse of `facts`."""
-        sites = tuple(Site(**site) for site in facts["sites"])
-        return cls(sites, facts["positions"], facts["place"], facts["attention"])
+        sites = tuple(Site(**site.model_dump()) for site in facts.sites)
+        return cls(sites, facts.positions, facts.place, facts.attention)
+
+    @classmethod
+    def of_backbone(cls, backbone: Backbone, kinds: Sequence[str]) -> tuple[Site, ...]:
+        """All sites of these kinds that the backbone has, in the order in which a prompt's numbers have them."""
+        there = backbone.sites()
+        return tuple(site for kind in KINDS if kind in kinds for site in there if site.kind == kind)
+
+    def require_fits(self, backbone: Backbone) -> None:
+        """See `Form`: the same sites in the same order, and nothing that its family has not."""
+        there = self.of_backbone(backbone, [site.kind for site in self.sites])
+        if self.sites != there:
+            pairs = zip((*self.sites, None), (*there, None), strict=False)
+            own, its = next(pair for pair in pairs if pair[0] != pair[1])
+            raise CheckpointError(
+                f"prefix: expected the attention sites of backbone {backbone.id!r}, among them {its}, got {own}. "
+                "Load the backbone that it was learned on."
+            )
+        if backbone.family == "seq2seq" and (self.positions, self.place_name) != ("unshifted", "before"):
+            raise CheckpointError(
+                f"prefix: expected one that is unshifted and before the text for backbone {backbone.id!r}, an "
+                f"encoder-decoder, got {self.positions} and {self.place_name}. It is none of ours."
+            )
 
     def peft_config(self, backbone_id: str, length: int) -> dict[str, Any] | None:
         """Where all sites are alike and it stands before the text, which is shifted: decoder-only backbones."""
@@ -151,9 +178,18 @@ class VirtualTokenForm:
         return {"place": self.place_name, "embed": self.embed, "family": self.family}
 
     @classmethod
-    def from_facts(cls, facts: Mapping[str, Any]) -> "VirtualTokenForm":
+    def from_facts(cls, facts: PromptFacts) -> "VirtualTokenForm":
         """Inverse of `facts`."""
-        return cls(int(facts["embed"]), facts["place"], facts["family"])
+        return cls(facts.embed, facts.place, facts.family)
+
+    def require_fits(self, backbone: Backbone) -> None:
+        """See `Form`: the same width and family."""
+        want, got = (backbone.hidden_width(), backbone.family), (self.embed, self.family)
+        if want != got:
+            raise CheckpointError(
+                f"prompt: expected one of width {want[0]} for a {want[1]} backbone, which {backbone.id!r} is, got one "
+                f"of width {got[0]} for a {got[1]} one. Load the backbone that it was learned on."
+            )
 
     def peft_config(self, backbone_id: str, length: int) -> dict[str, Any] | None:
         """Where the virtual tokens come first, as PEFT has them."""
@@ -173,10 +209,13 @@ class VirtualTokenForm:
         }
 
 
-FORMS: Mapping[str, type[PrefixForm] | type[VirtualTokenForm]] = {
-    "prefix": PrefixForm,
-    "prompt": VirtualTokenForm,
-}
+METHODS_OF_FORMS = ("prefix", "prompt")
+"""Methods whose artefact is one table of numbers."""
+
+
+def form_of(facts: PrefixFacts | PromptFacts) -> PrefixForm | VirtualTokenForm:
+    """What the numbers of an artefact mean."""
+    return PrefixForm.from_facts(facts) if isinstance(facts, PrefixFacts) else VirtualTokenForm.from_facts(facts)
 
 
 def split(numbers_PW: Tensor, sites: Sequence[Site]) -> dict[str, PrefixKV]:

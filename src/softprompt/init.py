@@ -8,7 +8,7 @@ import torch
 from numpy.lib.format import read_array
 from torch import Tensor
 
-from softprompt.artefact import load_artefact
+from softprompt.artefact import kept_in, load_artefact, read_facts
 from softprompt.backbone import Backbone
 from softprompt.embed import require_words
 from softprompt.errors import CheckpointError, ConfigError
@@ -16,6 +16,9 @@ from softprompt.forms import join
 from softprompt.inject import Site, record
 from softprompt.sharding import whole_embeddings
 from softprompt.texts import token_ids
+
+STARTS = ("prefix", "prompt", "dept")
+"""Methods whose artefact another run can start from."""
 
 
 def length_of(backbone: Backbone, config: Any) -> int:
@@ -127,8 +130,9 @@ def kept_tensors(file: str, backbone: Backbone | None = None) -> dict[str, Tenso
             raise CheckpointError(f"prompt {file}: not an array in numpy's format ({error}).") from error
     if not path.is_dir():
         raise CheckpointError(f"method.init_file: expected a run or prompt folder, or a .npy file, got {file!r}.")
-    folder = next((path / part for part in ("prompt", "adapter") if (path / part).is_dir()), path)
-    return load_artefact(folder, None, backbone.hash() if backbone is not None else None)[0]
+    if (method := read_facts(kept_in(path)).method) not in STARTS:
+        raise CheckpointError(f"prompt {file}: expected a prefix, a prompt or DePT, got {method!r}. Take such a run.")
+    return load_artefact(kept_in(path), STARTS, backbone.hash() if backbone is not None else None)[0]
 
 
 def prompt_rows(backbone: Backbone, config: Any, length: int) -> Tensor:

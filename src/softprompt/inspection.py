@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from softprompt.artefact import TENSORS, kept_in, read_facts
+from softprompt.artefact import kept_in
 from softprompt.backbone import Backbone
 from softprompt.config import Recipe
-from softprompt.files import load_tensors
 from softprompt.methods import room_taken, trained_count
+from softprompt.methods.sound import require_sound
 from softprompt.plan import dry_run
 from softprompt.prepare import build_method, prepare
 from softprompt.table import as_text
@@ -75,8 +75,13 @@ def inspect_recipe(recipe: Recipe, *, whole: bool) -> dict[str, Any]:
             "test sources": sum(len(job.test) for job in first),
         }
         own = recipe.backbone
-        found["hash"] = Backbone.load(
-            own.id, revision=own.revision, dtype=own.dtype, attention=own.attention, device="cpu"
+        found["hash"] = Backbone.load(  # as the run has it: quantised weights have another
+            own.id,
+            revision=own.revision,
+            dtype=own.dtype,
+            attention=own.attention,
+            quantize=own.quantize,
+            device=None if own.quantize else "cpu",
         ).hash()
     return found
 
@@ -106,14 +111,13 @@ def inspect_kept(folder: Path) -> dict[str, Any]:
     """The facts of a kept prompt and the shapes of its tensors; every byte is checked.
 
     Raises:
-        CheckpointError: missing or damaged.
+        CheckpointError: missing, damaged, or not what a method writes.
     """
     folder = kept_in(folder)
-    facts = read_facts(folder)
-    path = folder / TENSORS
-    tensors = load_tensors(path) if path.exists() else {}
-    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    return {"folder": str(folder), **facts, "tensors": shapes, "numbers": sum(t.numel() for t in tensors.values())}
+    facts, header = require_sound(folder)
+    shapes = {} if header is None else {name: list(shape) for name, shape in header.shapes.items()}
+    known = facts.model_dump(mode="json", exclude_unset=True)
+    return {"folder": str(folder), **known, "tensors": shapes, "numbers": 0 if header is None else header.count()}
 
 
 def kept_text(found: dict[str, Any]) -> str:

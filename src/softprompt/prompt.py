@@ -1,6 +1,6 @@
 """The learned artefact of a run, folded: one table of numbers and the facts needed to use it again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,8 @@ from torch import Tensor
 from softprompt.artefact import Facts, load_artefact, save_artefact
 from softprompt.backbone import Backbone
 from softprompt.errors import CheckpointError
-from softprompt.forms import FORMS, PrefixForm, VirtualTokenForm, split
+from softprompt.facts import PrefixFacts, PromptFacts, read_strict_json
+from softprompt.forms import METHODS_OF_FORMS, PrefixForm, VirtualTokenForm, form_of, split
 from softprompt.inject import PrefixKV
 
 PEFT_CONFIG = "adapter_config.json"
@@ -55,7 +56,7 @@ class Prompt:
         peft = self.form.peft_config(backbone_id, self.length)
         save_artefact(
             folder,
-            {"prompt_embeddings": self.numbers},
+            {"prompt_embeddings": self.numbers.float()},
             {"method": self.form.method, **self.form.facts(), **(extra or {})},
             backbone_id=backbone_id,
             backbone_hash=backbone_hash,
@@ -65,7 +66,7 @@ class Prompt:
     @classmethod
     def load_on(cls, backbone: Backbone, folder: str | Path) -> "Prompt":
         """`load`, checked to be of `backbone`, and put where it is."""
-        kept = cls.load(folder, backbone_hash=backbone.hash())
+        kept = cls._load(Path(folder), backbone.hash(), lambda form: form.require_fits(backbone))
         return cls(kept.numbers.to(backbone.device), kept.form)
 
     @classmethod
@@ -73,14 +74,23 @@ class Prompt:
         """Read a folder written by `save`; every byte is checked against the manifest.
 
         Raises:
-            CheckpointError: missing, damaged, or (where `backbone_hash` is given) learned on another backbone.
+            CheckpointError: missing, damaged, not finite, or (where `backbone_hash` is given) learned on another
+                backbone.
         """
-        tensors, facts = load_artefact(Path(folder), None, backbone_hash)
-        try:
-            form = FORMS[facts["method"]].from_facts(facts)
-            numbers = tensors["prompt_embeddings"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"prompt {folder}: not a prompt of this version ({error!r}).") from error
-        if numbers.ndim != 2 or numbers.shape[1] != form.width:
-            raise CheckpointError(f"prompt {folder}: expected numbers (P, {form.width}), got {tuple(numbers.shape)}.")
-        return cls(numbers, form)
+        return cls._load(Path(folder), backbone_hash, lambda _: None)
+
+    @classmethod
+    def _load(
+        cls, folder: Path, backbone_hash: str | None, fits: Callable[[PrefixForm | VirtualTokenForm], None]
+    ) -> "Prompt":
+        tensors, facts = load_artefact(folder, METHODS_OF_FORMS, backbone_hash, lambda facts: fits(form_of(facts)))
+        made = cls(tensors["prompt_embeddings"], form_of(facts))
+        require_peft_agrees(folder, facts, made.length)
+        return made
+
+
+def require_peft_agrees(folder: Path, facts: PrefixFacts | PromptFacts, length: int) -> None:
+    """Raise `CheckpointError` where adapter_config.json, which PEFT reads, says another thing than softprompt.json."""
+    path = folder / PEFT_CONFIG
+    if path.exists() and read_strict_json(path) != form_of(facts).peft_config(facts.backbone.id, length):
+        raise CheckpointError(f"{path}: says another thing of the prompt than softprompt.json. It is none of ours.")

@@ -15,6 +15,7 @@ from softprompt.errors import CheckpointError
 from softprompt.methods.adapter import AdapterMethod
 from softprompt.methods.dept import DeptMethod
 from softprompt.methods.finetune import FinetuneMethod
+from softprompt.methods.peft_folder import is_pefts, load_pefts
 from softprompt.methods.peft_tuner import PeftMethod
 from softprompt.methods.prefix import PrefixMethod
 from softprompt.methods.prompt import PromptMethod
@@ -105,7 +106,7 @@ LOADERS: Mapping[str, Callable[[Backbone, Path], Steering]] = {
 
 
 def load(backbone: Backbone, folder: str | Path) -> Steering:
-    """What a run kept: a folder written by a method's `save`, or the run folder that it lies in.
+    """What a run kept: a folder written by a method's `save`, the run folder that it lies in, or a folder of PEFT's.
 
     LoRA changes `backbone` in place.
 
@@ -113,9 +114,13 @@ def load(backbone: Backbone, folder: str | Path) -> Steering:
         CheckpointError: missing, damaged, or learned on another backbone.
     """
     folder = kept_in(Path(folder).expanduser())
-    method = read_facts(folder)["method"]
+    if is_pefts(folder):
+        return load_pefts(backbone, folder)
+    method = read_facts(folder).method
     if method not in LOADERS:
-        raise CheckpointError(f"{folder}: is a backbone tuned by {method!r}. Give it to Backbone.load.")
+        raise CheckpointError(
+            f"{folder}: is a backbone tuned by {method!r}. Give it to Backbone.load, or the folder alone to load."
+        )
     return LOADERS[method](backbone, folder)
 
 
@@ -148,6 +153,7 @@ __all__ = [
     "Steering",
     "Trainable",
     "Untuned",
+    "is_pefts",
     "load",
     "room_taken",
     "state",

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from softprompt.active import BLOCKS, Handle, alone, hooked
 from softprompt.artefact import Facts, load_artefact, save_artefact
 from softprompt.backbone import Backbone
-from softprompt.errors import BackboneError, ConfigError
+from softprompt.errors import BackboneError, CheckpointError, ConfigError
+from softprompt.facts import AdapterFacts
 
 _START = 1e-3
 """Standard deviation of Up at the start."""
@@ -46,6 +47,8 @@ class AdapterMethod(nn.Module):
     """One bottleneck behind each module of `places`."""
 
     position_offset, kept_in = 0, "adapter"
+    acts_in_layers = True
+    """A layer that is recomputed in the backward pass needs it attached again."""
 
     def __init__(self, places: Sequence[str], *, embed: int, bottleneck: int, design: str) -> None:
         super().__init__()
@@ -117,16 +120,30 @@ class AdapterMethod(nn.Module):
         Raises:
             CheckpointError: missing, damaged, or trained on another backbone.
         """
-        tensors, facts = load_artefact(Path(folder), "adapter", backbone.hash())
+
+        folder = Path(folder)
+        tensors, facts = load_artefact(folder, ("adapter",), backbone.hash())
+        require_places(backbone, folder, facts, len(tensors["bottlenecks.0.up.bias"]))
         with torch.device(backbone.device):
             made = cls(
-                facts["places"],
+                facts.places,
                 embed=backbone.hidden_width(),
-                bottleneck=facts["bottleneck"],
-                design=facts["design"],
+                bottleneck=facts.bottleneck,
+                design=facts.design,
             )
         made.load_state_dict(tensors)
         return made.eval()
+
+
+def require_places(backbone: Backbone, folder: Path, facts: AdapterFacts, embed: int) -> None:
+    """Raise `CheckpointError` unless bottlenecks of width `embed` stand where the design has them in this backbone."""
+    places, width = _places(backbone, facts.design), backbone.hidden_width()
+    if (facts.places, embed) != (places, width):
+        raise CheckpointError(
+            f"prompt {folder}: expected bottlenecks of width {width} behind {len(places)} modules of backbone "
+            f"{backbone.id!r}, from {places[0]!r} on, got others (width {embed}, {len(facts.places)} modules). "
+            "Load the backbone that it was learned on."
+        )
 
 
 def _places(backbone: Backbone, design: str) -> list[str]:

@@ -24,7 +24,7 @@ from softprompt.active import alone
 from softprompt.artefact import Facts, load_artefact, save_artefact
 from softprompt.backbone import Backbone
 from softprompt.embed import virtual_tokens, vocabulary_size, with_indices
-from softprompt.errors import ConfigError
+from softprompt.errors import CheckpointError, ConfigError
 from softprompt.in_front import require_rows_as_words
 from softprompt.init import kept_tensors, length_of, prompt_rows
 
@@ -148,16 +148,26 @@ class DeptMethod(nn.Module):
         Raises:
             CheckpointError: missing, damaged, or trained on another backbone.
         """
-        tensors, facts = load_artefact(Path(folder), "dept", backbone.hash())
+        tensors, facts = load_artefact(Path(folder), ("dept",), backbone.hash())
         (length, embed), (text_length, rank) = tensors["prompt"].shape, tensors["lowrank_a"].shape
+        require_width(backbone, Path(folder), embed)
         with torch.device(backbone.device):
             made = cls(
                 embed=embed,
                 length=length,
                 text_length=text_length,
                 rank=rank,
-                scale=facts["scale"],
-                positions=facts["positions"],
+                scale=facts.scale,
+                positions=facts.positions,
             )
         made.load_state_dict(tensors)
         return made.eval()
+
+
+def require_width(backbone: Backbone, folder: Path, embed: int) -> None:
+    """Raise `CheckpointError` where rows are not as wide as the backbone's embeddings."""
+    if embed != backbone.hidden_width():
+        raise CheckpointError(
+            f"prompt {folder}: expected rows of {backbone.hidden_width()} numbers, the width of backbone "
+            f"{backbone.id!r}, got {embed}. Load the backbone that it was learned on."
+        )

@@ -5,6 +5,7 @@ PEFT's folders can use it. PEFT's prompt-learning types are left out: `prefix` a
 for; so are types that PEFT itself does not put into a model in place (VeRA).
 """
 
+import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,14 +16,18 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from softprompt.active import alone
-from softprompt.artefact import Facts, read_facts, require_match, write_artefact
+from softprompt.artefact import TENSORS, Facts, read_facts, require_match, write_artefact
 from softprompt.backbone import Backbone
-from softprompt.errors import ConfigError, is_out_of_memory
-from softprompt.files import load_tensors, save_tensors
+from softprompt.errors import CheckpointError, ConfigError, is_out_of_memory
+from softprompt.facts import printable
+from softprompt.files import save_tensors
+from softprompt.methods.peft_config import PEFT_CONFIG, read_raw_config, tuner_config
 from softprompt.recipes import nearest
 from softprompt.sharding import is_sharded
+from softprompt.tensors import FLOATS, Header, read_finite, read_header, require_header
 
-_TENSORS = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+"""What PEFT puts before the names of a model's modules in its files."""
 
 
 _SPLIT = (
@@ -35,6 +40,21 @@ def _said(error: Exception) -> str:
     """An error of PEFT's in one line; what is no message in itself with its type."""
     text = " ".join(str(error).split())[:500]
     return text if isinstance(error, ValueError | TypeError) and text else f"{type(error).__name__}: {text}"
+
+
+def tuners() -> dict[str, Any]:
+    """PEFT's types that change a model -> PEFT's class of config. Raises ImportError without PEFT."""
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    return {key.value: made for key, made in PEFT_TYPE_TO_CONFIG_MAPPING.items() if key.value not in prompt_types()}
+
+
+def prompt_types() -> list[str]:
+    """PEFT's types that learn a prompt. Raises ImportError without PEFT."""
+    from peft import PromptLearningConfig
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    return [key.value for key, made in PEFT_TYPE_TO_CONFIG_MAPPING.items() if issubclass(made, PromptLearningConfig)]
 
 
 class PeftMethod:
@@ -83,18 +103,16 @@ class PeftMethod:
     @classmethod
     def _build(cls, backbone: Backbone, name: str, kind: str, options: dict[str, Any]) -> "PeftMethod":
         try:
-            import peft
+            there, prompts = tuners(), prompt_types()
         except ImportError as error:
             raise ConfigError(f"method {name} needs the package peft: pip install softprompt[peft]") from error
-        tuners = {key.value: made for key, made in peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-        prompts = [key for key, made in tuners.items() if issubclass(made, peft.PromptLearningConfig)]
-        known = sorted(tuners.keys() - set(prompts))
-        if kind not in known:
+        if kind not in there:
             what = "learns a prompt: take method prefix or prompt" if kind in prompts else "is none of PEFT's types"
+            known = sorted(there)
             raise ConfigError(f"method.type: {kind} {what}{nearest(kind, known)}. Expected one of: {', '.join(known)}.")
         task = "CAUSAL_LM" if backbone.family == "causal" else "SEQ_2_SEQ_LM"
         try:
-            config = tuners[kind](task_type=task, **options)
+            config = there[kind](task_type=task, **options)
         except Exception as error:
             raise ConfigError(f"method.options: PEFT's {kind} does not take them: {_said(error)}.") from error
         return cls(backbone, config, name)
@@ -153,11 +171,11 @@ class PeftMethod:
         """PEFT's two files, our facts with the backbone's hash, and a manifest."""
         from peft import get_peft_model_state_dict
 
-        tensors = {f"base_model.model.{name}": tensor for name, tensor in get_peft_model_state_dict(self.model).items()}
+        tensors = {_PREFIX + name: tensor for name, tensor in get_peft_model_state_dict(self.model).items()}
         self.peft_config.base_model_name_or_path = backbone_id
 
         def fill(into: Path) -> None:
-            save_tensors(tensors, into / _TENSORS)
+            save_tensors(tensors, into / TENSORS)
             self.peft_config.save_pretrained(into)
 
         facts = {"method": self.name, **(extra or {})}
@@ -168,15 +186,31 @@ class PeftMethod:
         """Put the modules of a folder written by `save` into `backbone`, in place.
 
         Raises:
-            CheckpointError: missing, damaged, or made for another backbone.
+            CheckpointError: missing, damaged, not finite, or made for another backbone.
         """
-        from peft import PeftConfig, set_peft_model_state_dict
-
         folder = Path(folder)
         facts = read_facts(folder)
-        require_match(folder, facts, None, backbone.hash())
-        made = cls(backbone, PeftConfig.from_pretrained(str(folder)), facts["method"])
-        tensors = {name.removeprefix("base_model.model."): t for name, t in load_tensors(folder / _TENSORS).items()}
+        require_match(folder, facts, ("lora", "peft"), backbone.hash())
+        return cls.load_into(backbone, folder, facts.method)
+
+    @classmethod
+    def load_into(cls, backbone: Backbone, folder: Path, name: str) -> "PeftMethod":
+        """The same, in PEFT's two files alone: what PEFT would make of the config is first made without memory.
+
+        Raises:
+            CheckpointError: a config that PEFT does not take on this backbone, or tensors that do not go with it;
+                `backbone` is as it was.
+        """
+        try:
+            known = tuners()
+        except ImportError as error:
+            raise ConfigError(f"method {name} needs the package peft: pip install softprompt[peft]") from error
+        config, path = tuner_config(folder / PEFT_CONFIG, read_raw_config(folder), known), folder / TENSORS
+        require_fits(backbone, folder, config, name, read_header(path))
+        tensors = {key.removeprefix(_PREFIX): tensor for key, tensor in read_finite(path).items()}
+        from peft import set_peft_model_state_dict
+
+        made = cls(backbone, config, name)
         set_peft_model_state_dict(backbone.model, tensors)
         made._in_float32()
         return made
@@ -185,3 +219,25 @@ class PeftMethod:
         """As all methods train: updates of a small rate would be rounded away in half precision."""
         for parameter in self.trainable().values():
             parameter.data = parameter.data.to(torch.float32)
+
+
+def require_fits(backbone: Backbone, folder: Path, config: Any, name: str, header: Header) -> None:
+    """Raise `CheckpointError` unless the tensors are those that PEFT keeps of this config on this backbone.
+
+    What these are is found on the meta device, so nothing is put into memory, and `backbone` is as it was.
+    """
+    from peft import get_peft_model_state_dict
+
+    model_class = type(backbone.model)
+    try:
+        with torch.device("meta"):
+            model = model_class(copy.deepcopy(backbone.model.config))
+            PeftMethod(Backbone(backbone.id, model, None), copy.deepcopy(config), name)
+            kept = get_peft_model_state_dict(model)
+    except Exception as error:  # whatever PEFT makes of what a stranger wrote
+        raise CheckpointError(
+            f"{folder / PEFT_CONFIG}: PEFT cannot change backbone {backbone.id!r} so: "
+            f"{printable(f'{type(error).__name__}: {error}')}. It belongs to another backbone, or is damaged."
+        ) from None
+    expected = {_PREFIX + key: tuple(tensor.shape) for key, tensor in kept.items()}
+    require_header(folder / TENSORS, header, expected, FLOATS)
