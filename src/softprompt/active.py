@@ -6,7 +6,7 @@ called; if not, it changes nothing. Gradient checkpointing recomputes with what 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -48,14 +48,29 @@ def hooked(model: nn.Module, slot: str, register: Callable[[Callable[[], bool]],
     A hook that does not act has to return None. It may be called without keyword arguments where another thread
     removes it at that moment.
     """
-    own = object()
-    handles = register(lambda: part_of(model, slot) is own)
-    try:
-        with acting(model, slot, own):
+    own = _Hooks(lambda: register(lambda: part_of(model, slot) is own))
+    with own.there(), acting(model, slot, own):
+        yield
+
+
+class _Hooks:
+    """A part that acts through hooks on modules; registered while one block at least is open."""
+
+    def __init__(self, register: Callable[[], list[Handle]]) -> None:
+        self._register = register
+        self.registered = False
+
+    @contextmanager
+    def there(self) -> Iterator[None]:
+        """Registered inside the block; where they are already, nothing is done."""
+        handles = [] if self.registered else self._register()
+        before, self.registered = self.registered, True
+        try:
             yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        finally:
+            self.registered = before
+            for handle in handles:
+                handle.remove()
 
 
 def part_of(model: nn.Module, slot: str) -> Any:
@@ -76,9 +91,20 @@ def exchange(model: nn.Module, slot: str, part: Any) -> None:
 def again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """`context_fn` for gradient checkpointing: the recomputation sees what acted in its forward.
 
-    Needed because autograd may recompute on a thread of its own, which inherits no context variables.
+    Needed because autograd may recompute on a thread of its own, which inherits no context variables, and behind the
+    block: hooks inside a layer are then registered once more.
     """
-    return nullcontext(), _set(_ACTING.get())
+    return nullcontext(), _recomputed(_ACTING.get())
+
+
+@contextmanager
+def _recomputed(acting: _Acting) -> Iterator[None]:
+    with ExitStack() as stack:
+        for (_, slot), part in acting.items():
+            if slot == BLOCKS and isinstance(part, _Hooks):
+                stack.enter_context(part.there())
+        stack.enter_context(_set(acting))
+        yield
 
 
 @contextmanager

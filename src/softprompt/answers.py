@@ -8,9 +8,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from softprompt import data
 from softprompt.artefact import FACTS
-from softprompt.config import DecodeConfig, load_recipe
-from softprompt.errors import CheckpointError, ConfigError
+from softprompt.config import DecodeConfig, Recipe, load_recipe
+from softprompt.errors import CheckpointError, ConfigError, SoftpromptError
+from softprompt.labels import distinct_targets
 from softprompt.recipes import nearest
 
 OF_STRATEGY = {
@@ -57,6 +59,11 @@ class Answers:
             raise ConfigError(f"generate({key}={first['input']!r}): {first['msg']}.") from None
 
 
+def _words_of(run: Recipe) -> tuple[str, ...]:
+    """The label words that a run chose among: those of its data, else its training targets, which are read again."""
+    return data.label_words(run.data) or distinct_targets(data.load(run.data, run.seed).train)
+
+
 def kept_answers(decode: DecodeConfig, labels: Sequence[str] | None) -> dict[str, Any]:
     """What an artefact keeps of them, beside the seed of its run."""
     kept: dict[str, Any] = {"decode": decode.model_dump(mode="json")}
@@ -83,12 +90,7 @@ def answers_of(folder: Path) -> Answers:
         if not recipe.is_file():
             return Answers()
         run = load_recipe(str(recipe))
-        decode, labels = run.decode, None
-        if decode.labels:
-            words = run.data.labels.words if run.data.labels is not None else {}
-            labels = tuple(dict.fromkeys(words.values())) or None
-            decode = decode.model_copy(update={"labels": labels is not None})
-        return Answers(decode, labels, run.seed)
-    except (ValidationError, ConfigError, ValueError, TypeError) as error:
+        return Answers(run.decode, _words_of(run) if run.decode.labels else None, run.seed)
+    except (ValidationError, SoftpromptError, ValueError, TypeError) as error:
         said = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{folder / FACTS}: its decode settings are not of this version ({said}).") from None

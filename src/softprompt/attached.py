@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from softprompt import methods
 from softprompt.answers import Answers, answers_of
-from softprompt.artefact import kept_in
+from softprompt.artefact import kept_in, read_facts
 from softprompt.backbone import Backbone, recompute_layers
 from softprompt.batch import (
     IGNORED,
@@ -28,6 +28,7 @@ from softprompt.batch import (
     require_fit,
     require_pairs_fit,
 )
+from softprompt.config import load_recipe
 from softprompt.decode import decode_texts
 from softprompt.embed import require_words, vocabulary_size
 from softprompt.errors import ConfigError, DataError
@@ -236,6 +237,9 @@ class Attached(nn.Module):
                 if there.shape != parameter.shape:
                     errors.append(f"size mismatch for {prefix}{name}: {tuple(there.shape)}, {tuple(parameter.shape)}")
                     continue
+                if not bool(torch.isfinite(there).all()):
+                    errors.append(f"{prefix}{name}: NaN or infinity in what was kept")
+                    continue
                 parameter.copy_(there)
         self._loading = prefix, [f"{prefix}{name}" for name in missing], unexpected
 
@@ -246,9 +250,11 @@ class Attached(nn.Module):
         if wrong:
             raise ConfigError(f"expected the tensors of this method, got others, among them {wrong[0]!r}.")
         for name, parameter in own.items():
-            if parameter.shape != state_dict[name].shape:
+            there = state_dict[name]
+            if parameter.shape != there.shape or not bool(torch.isfinite(there).all()):
                 raise ConfigError(
-                    f"expected {name} of shape {tuple(parameter.shape)}, got {tuple(state_dict[name].shape)}."
+                    f"expected {name} of shape {tuple(parameter.shape)} in finite numbers, got {tuple(there.shape)}"
+                    f"{'' if parameter.shape != there.shape else ' with NaN or infinity'}. Take another state."
                 )
         with torch.no_grad():
             for name, parameter in own.items():
@@ -312,16 +318,38 @@ def attach(
     return Attached(backbone, method, method=method, backbone_hash=before, frozen_dropout=frozen_dropout)
 
 
-def load(backbone: Backbone, folder: str | Path) -> Attached:
+def load(backbone: Backbone | str | Path, folder: str | Path | None = None) -> Attached:
     """What `save` or a run wrote, on the backbone that it was learned on: to generate with, and for losses.
 
-    What a run learned answers as it did in the run: see `Attached.generate`.
+    `load(folder)` loads that backbone too, as the run had it; of a fine-tuned one, the tuned. What a run learned
+    answers as it did in the run: see `Attached.generate`. A prompt or tuner in a folder of PEFT's is read as well.
 
     Raises:
-        CheckpointError: missing, damaged, or learned on another backbone.
+        CheckpointError: missing, damaged, not finite, or learned on another backbone.
     """
+    if not isinstance(backbone, Backbone):
+        if folder is not None:
+            raise ConfigError(
+                f"load: expected a backbone, got {str(backbone)!r}. Write load(Backbone.load(...), folder)."
+            )
+        return _load_whole(Path(backbone).expanduser())
+    if folder is None:
+        raise ConfigError("load: expected a folder, got a backbone alone. Write load(backbone, folder).")
     steering = methods.load(backbone, folder)
     return Attached(backbone, steering, answers=answers_of(kept_in(Path(folder).expanduser())))
+
+
+def _load_whole(folder: Path) -> Attached:
+    """See `load`, on a backbone that is loaded here."""
+    kept = kept_in(folder)
+    facts, recipe = read_facts(kept), kept.parent / "recipe.yaml"
+    wanted = load_recipe(str(recipe)).backbone if kept != folder and recipe.is_file() else None
+    options: dict[str, Any] = {} if wanted is None else {"dtype": wanted.dtype, "attention": wanted.attention}
+    if facts.method == "finetune":
+        return Attached(Backbone.load(str(kept), **options), methods.Untuned(), answers=answers_of(kept))
+    if wanted is not None:
+        options |= {"revision": wanted.revision, "quantize": wanted.quantize}
+    return load(Backbone.load(facts.backbone.id, **options), folder)
 
 
 def _speak_of_own_names(module: Attached, incompatible: Any) -> None:
