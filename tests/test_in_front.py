@@ -1,22 +1,26 @@
 """Keys and values of words are the words in front, rows of words are the words: or the backbone is refused."""
 
+from dataclasses import replace
 from typing import Any
 
 import factories
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from softprompt.backbone import Backbone
+from softprompt.decode import decode_texts
+from softprompt.decode_config import DecodeConfig
 from softprompt.errors import BackboneError
 from softprompt.forms import split
 from softprompt.in_front import differences, require_rows_as_words, row_difference, whole_difference
 from softprompt.init import activations
 from softprompt.inject import inject, install, probe
 from softprompt.method_config import DePT, PrefixTuning, PromptTuning
-from softprompt.methods import METHODS, DeptMethod, PrefixMethod, PromptMethod
+from softprompt.methods import METHODS, DeptMethod, PrefixMethod, PromptMethod, Untuned
 from softprompt.positions import text_starts_at
+from softprompt.promises import Promises
 from softprompt.reach import reaches
 
 EXPERTS = {**factories.LLAMA, "moe_intermediate_size": 32, "head_dim": 16}
@@ -168,3 +172,34 @@ def test_ids_that_are_read_in_other_places_without_an_error_are_refused_too() ->
         BackboneError, match=r"does not read virtual tokens as their rows alone.*by [\d.]+ of their size"
     ):
         require_rows_as_words(backbone)
+
+
+@pytest.mark.parametrize("tokens", [1, 6])
+def test_attention_beside_a_shared_prefix_lies_in_memory_as_torchs_own(tokens: int) -> None:
+    backbone = bone("llama")  # some models (AFMoE) take views of it
+    sites = backbone.sites()
+    module = backbone.model.get_submodule(sites[0].name)
+    query, key = torch.randn(2, 4, tokens, 8), torch.randn(2, 2, 6, 8)
+    kv = split(torch.randn(3, sum(site.width for site in sites)), sites)
+    with inject(backbone.model, kv, shared=True):
+        attend = AttentionInterface()[backbone.model.config._attn_implementation]
+        output, _ = attend(module, query, key, key, None, scaling=0.3)
+    assert output.is_contiguous() and output.shape == (2, tokens, 4, 8)
+
+
+def test_a_model_whose_own_code_cannot_generate_is_refused() -> None:
+    backbone = bone("llama")
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("The size of tensor a (14) must match")
+
+    backbone.model.model.norm.register_forward_hook(broken)
+    config = DecodeConfig(strategy="greedy", beams=1, max_new_tokens=2)
+    with pytest.raises(BackboneError, match=r"'llama' to generate, got RuntimeError: The size of tensor a \(14\)"):
+        decode_texts(backbone, Untuned(), ["the red old inn"], config)
+
+
+def test_pads_that_move_a_text_away_from_its_prefix_are_refused() -> None:
+    backbone = replace(bone("llama"), promises=Promises(positions=False))
+    with pytest.raises(BackboneError, match="takes no positions, and pads move a text away from its prefix"):
+        PrefixMethod.build(backbone, PrefixTuning(length=2))

@@ -23,8 +23,9 @@ from softprompt.embed import virtual_tokens, vocabulary_size, with_indices
 from softprompt.errors import BackboneError
 from softprompt.inject import PrefixKV, Site, inject
 from softprompt.positions import text_starts_at
-from softprompt.probing import Call, forward, listening
+from softprompt.probing import Call, forward, listening, without_dropout
 from softprompt.quantize import is_quantized
+from softprompt.sharding import whole_embeddings
 
 WORDS, TEXT, SOURCE = 2, 3, 4
 """Tokens in front, of the text behind them, and of an encoder's text behind them."""
@@ -51,6 +52,15 @@ def require_words_in_front(backbone: Backbone, sites: Sequence[Site]) -> None:
                 f"front are: at {name} the outputs differ by {difference:.2g} of their size (expected at most "
                 f"{limit:g}). Its attention does more than weigh values by keys, so a prefix would not act as one. "
                 "Use method 'prompt', 'lora' or 'finetune', or another backbone."
+            )
+
+    if backbone.family == "causal" and backbone.promises.padded and not backbone.promises.positions:
+        difference = padded_difference(backbone, sites)
+        if not difference <= limit:
+            raise BackboneError(
+                f"method 'prefix': backbone {backbone.id!r} takes no positions, and pads move a text away from its "
+                f"prefix: logits of a padded text differ by {difference:.2g} of their size (expected at most "
+                f"{limit:g}). Use method 'prompt', 'lora' or 'finetune', or another backbone."
             )
 
 
@@ -134,12 +144,28 @@ def whole_difference(backbone: Backbone, sites: Sequence[Site]) -> float:
 
 
 @torch.no_grad()
+def padded_difference(backbone: Backbone, sites: Sequence[Site]) -> float:
+    """Of the logits of a text behind pads and alone, both under keys and values of words."""
+    model, ids = backbone.model, _ids(backbone, WORDS + TEXT)
+    with alone(model), listening() as ears:
+        forward(model, ids, ids)
+    words = _of_words(ears.calls, _modules(backbone, sites))
+    mask = torch.ones_like(ids)
+    mask[:, :WORDS] = 0
+    with alone(model), inject(model, words), without_dropout(model):
+        expected = forward(model, ids[:, WORDS:], ids[:, WORDS:]).logits
+        got = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, WORDS:]
+    return _off(got, expected, expected)
+
+
+@torch.no_grad()
 def row_difference(backbone: Backbone, *, indexed: bool = False) -> float:
     """Of the logits, with virtual tokens whose rows are words' embeddings in the words' place."""
     model, ids = backbone.model, _ids(backbone, WORDS + TEXT)
     first = vocabulary_size(model)
     with alone(model):
         expected = forward(model, ids, ids[:, :TEXT]).logits
+    with alone(model), whole_embeddings(model):
         rows_PE = model.get_input_embeddings()(ids[0, :WORDS]).clone()
     text = ids[0, WORDS:].tolist()
     placed = [*range(first, first + WORDS), *(with_indices(model, text, WORDS, TEXT) if indexed else text)]

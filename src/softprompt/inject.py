@@ -246,12 +246,7 @@ def _eager_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
     """The model's own eager attention, below the prefix."""
-    own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    if own is None:
-        raise BackboneError(
-            f"backbone.attention: expected a model with an eager attention of its own, but transformers gives "
-            f"{type(module).__name__} none that can be called. Set backbone.attention=sdpa, or use another backbone."
-        )
+    own = sys.modules[type(module).__module__].eager_attention_forward
     return _attend(own, module, query, key, value, attention_mask, **kwargs)
 
 

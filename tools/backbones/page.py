@@ -73,7 +73,7 @@ def made_of(found: Row) -> str:
     for method in METHODS:
         tally = Counter(verdict(row, method) for row in rows.values())
         counts.append(f"{method}: {', '.join(f'{count} {what}' for what, count in sorted(tally.items()))}")
-    total = f"{len(rows)} rows. " + "; ".join(counts) + "."
+    total = f"{len(rows)} rows:\n\n" + "".join(f"* {line}\n" for line in counts)
     working = {name: row for name, row in rows.items() if any(verdict(row, method) == "works" for method in METHODS)}
     parts = [HEAD.format(**found["versions"], counts=total), "## Works\n", _numbers(working)]
     others = {name: row for name, row in rows.items() if name not in working and "tiny" not in row}

@@ -129,6 +129,7 @@ LEFT_OUT: dict[str, str] = {
     **dict.fromkeys(("musicgen", "musicgen_melody"), "writes sound"),
     **dict.fromkeys(("gemma4_assistant", "gemma4_unified_assistant"), "drafts for a model whose states it reads"),
     "blt": "reads bytes in patches found by a second model; 190 million parameters at the least",
+    "qwen4_exp": "joins text and pictures; its text model is qwen4_exp_text",
     "dots3_note": "joins text, pictures and sound; its text model is dots3_note_text",
 }  # fmt: skip
 """Model types of the two lists that are no language models of text."""
