@@ -77,7 +77,8 @@ def require_match(folder: Path, facts: KeptFacts, methods: Collection[str], back
     """Raise `CheckpointError` where the artefact is of other methods or another backbone; None: of any."""
     if facts.method not in methods:
         raise CheckpointError(
-            f"prompt {folder}: expected one of method {' or '.join(map(repr, methods))}, got {facts.method!r}. Take such a run."
+            f"prompt {folder}: expected one of method {' or '.join(map(repr, methods))}, got {facts.method!r}. "
+            "Take such a run."
         )
     if backbone_hash is not None and backbone_hash != facts.backbone.hash:
         raise CheckpointError(

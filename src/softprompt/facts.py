@@ -49,6 +49,10 @@ class KeptFacts(_Strict):
     """A recipe's `decode` section, as the run that learned it decoded; see `softprompt.answers`."""
     labels: Annotated[list[str], Field(min_length=1, max_length=100_000)] | None = None
     """What an answer may be, where the run chose among label words."""
+    record: dict[str, str | int] | None = None
+    """The run that it was learned in: see `softprompt.identity.Record`."""
+    task: Name | None = None
+    """Which of the tasks of that run, where it had several."""
 
     def shapes(self, header: Shapes) -> Shapes | None:
         """The tensors that go with these facts; `header`: those that are there, for the sizes that facts leave open.

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from softprompt.artefact import read_facts
 from softprompt.checkpoint import STATE, read_state, steps
 from softprompt.config import Recipe, load_recipe
 from softprompt.env import FORMAT, Env, read_env
@@ -12,6 +11,7 @@ from softprompt.errors import CheckpointError, ConfigError
 from softprompt.files import FACTS, MANIFEST, recover, verify_manifest
 from softprompt.folder import RunFolder
 from softprompt.identity import Identity, Made, read_record
+from softprompt.methods.sound import require_sound
 from softprompt.metrics_log import prefix_digest
 from softprompt.places import (
     ARMS,
@@ -251,12 +251,13 @@ def _text(path: Path, of_old: bool) -> Finding:
 def _require_sound(folder: Path) -> None:
     """Raise `CheckpointError` where an artefact says of itself what none of ours says; a checkpoint says nothing."""
     if (folder / FACTS).exists():
-        read_facts(folder)
+        require_sound(folder)
 
 
 def _manifest(folder: Path) -> Finding:
     try:
         verify_manifest(folder)
+        _require_sound(folder)
         return Finding(folder)
     except CheckpointError as error:
         return Finding(folder, _reason(error, folder))
