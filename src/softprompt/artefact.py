@@ -9,11 +9,10 @@ from torch import Tensor
 
 from softprompt.errors import CheckpointError
 from softprompt.facts import FORMAT, FinetuneFacts, KeptFacts, parse_facts, printable, read_strict_json
-from softprompt.files import FACTS as FACTS
-from softprompt.files import MANIFEST, recover, save_tensors, verify_manifest, write_folder_atomic
+from softprompt.files import MANIFEST, save_tensors, verify_manifest, write_folder_atomic
 from softprompt.tensors import Header, read_finite, read_header, require_header
 
-TENSORS = "adapter_model.safetensors"
+TENSORS, FACTS = "adapter_model.safetensors", "softprompt.json"
 
 Facts = Mapping[str, Any]
 """What is known of an artefact, as JSON keeps it."""
@@ -76,9 +75,9 @@ def load_artefact(
 def require_match(folder: Path, facts: KeptFacts, methods: Collection[str], backbone_hash: str | None) -> None:
     """Raise `CheckpointError` where the artefact is of other methods or another backbone; None: of any."""
     if facts.method not in methods:
+        wanted = " or ".join(map(repr, methods))
         raise CheckpointError(
-            f"prompt {folder}: expected one of method {' or '.join(map(repr, methods))}, got {facts.method!r}. "
-            "Take such a run."
+            f"prompt {folder}: expected one of method {wanted}, got {facts.method!r}. Take such a run."
         )
     if backbone_hash is not None and backbone_hash != facts.backbone.hash:
         raise CheckpointError(
@@ -116,11 +115,7 @@ def kept_in(folder: Path) -> Path:
     if (folder / "tasks").is_dir():
         places = sorted(str(path) for path in (folder / "tasks").iterdir())
         raise CheckpointError(f"{folder}: holds a prompt for each of several tasks. Give one of: {', '.join(places)}.")
-    for name in ("prompt", "adapter", "model"):
-        recover(folder / name)  # a kill may have left it under another name
-        if (folder / name).is_dir():
-            return folder / name
-    return folder
+    return next((folder / name for name in ("prompt", "adapter", "model") if (folder / name).is_dir()), folder)
 
 
 def read_facts(folder: Path) -> KeptFacts:
