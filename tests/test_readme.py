@@ -42,3 +42,7 @@ def test_public_names_of_the_readme_exist() -> None:
     names = re.search(r"from softprompt import ([\w, ]+)", TEXT)
     assert names is not None
     assert all(hasattr(softprompt, name.strip()) for name in names[1].split(","))
+
+
+def test_it_says_that_trained_numbers_move_with_the_number_of_threads() -> None:
+    assert re.search(r"what is trained moves with the number of\s+threads", TEXT)
