@@ -13,6 +13,7 @@ from jobs import tiny_job
 
 from softprompt import Backbone, load
 from softprompt.artefact import FACTS
+from softprompt.batch import encode_targets
 from softprompt.config import load_recipe
 from softprompt.errors import ConfigError
 from softprompt.files import write_manifest
@@ -105,3 +106,19 @@ def test_the_cards_own_example_decodes_as_the_run_did(name: str, tmp_path: Path)
 def test_load_says_what_it_needs() -> None:
     with pytest.raises(ConfigError, match=r"load\(Backbone.load"):
         load("bundled", "runs/x")
+
+
+@pytest.mark.parametrize("name", ["llama", "t5"])
+def test_the_card_says_how_a_text_is_framed(name: str, tmp_path: Path) -> None:
+    """Its code gives the ids that decoding sees, and the words beside it say the same of the tokenizer alone."""
+    recipe = load_recipe(str(tiny_job(tmp_path, architecture=name)), ["train.max_steps=1", "untuned=false"])
+    write_card(recipe, tmp_path / "run", run_recipe(recipe, tmp_path / "run", quiet=True))
+    card = (tmp_path / "run" / "README.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", card, re.S) if "encode_sources" in block]
+    bone, space = Backbone.load(str(tmp_path / "backbone")), dict[str, Any]()
+    space["backbone"], source = bone, "the red old inn"
+    exec(code.replace("name : ... | area : ...", source), space)
+    alone = bone.tokenizer(f" {source} ")["input_ids"] + [bone.tokenizer.eos_token_id]
+    assert list(space["ids"]) == (alone if bone.family == "causal" else bone.tokenizer(source)["input_ids"])
+    assert space["end"] == encode_targets(bone, ["tea"])[0][-1]
+    assert '" " + source + " "' in card
