@@ -9,6 +9,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["SOFTPROMPT_METEOR_JAR"] = "none"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and tables would be made to fit
 
 import torch
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from factories import backbone_folder
 from jobs import tiny_job
+from test_identity import as_before
 
 from softprompt.config import load_recipe, task_recipe
 from softprompt.data import load
@@ -86,6 +87,7 @@ def test_a_run_that_was_begun_with_relative_paths_goes_on_and_knows_its_data(
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe(str(job), ["train.max_steps=1", "untuned=false"])
     run_recipe(recipe, tmp_path / "run", quiet=True)
+    as_before(tmp_path / "run")
     for name in ("recipe.yaml", "env.json"):  # as they were written before
         path = tmp_path / "run" / name
         path.write_text(path.read_text().replace(f"{tmp_path}/", ""))

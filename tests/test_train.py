@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import softprompt.active
 import softprompt.inject
 from softprompt.backbone import Backbone
 from softprompt.batch import Encoded
@@ -231,7 +232,7 @@ def attention_calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     real = softprompt.inject._attend
 
     def counted(*args: object, **kwargs: object) -> object:
-        calls.append(softprompt.inject._ACTIVE.get() is not None)
+        calls.append(any(slot == softprompt.active.PREFIX for _, slot in softprompt.active._ACTING.get()))
         return real(*args, **kwargs)
 
     monkeypatch.setattr(softprompt.inject, "_attend", counted)

@@ -101,7 +101,7 @@ def test_labels_decode_back_to_the_first_answer(task: str, name: str, tmp_path: 
         assert labels == f" Zoë O'Neil {factories.EOS}"
         assert read == f" {SOURCE} {factories.EOS} Zoë O'Neil {factories.EOS}"
     else:
-        assert (labels, read) == ("Zoë O'Neil", SOURCE)
+        assert (labels, read) == (f"Zoë O'Neil{factories.EOS}", SOURCE)
 
 
 def test_scores_are_the_best_over_all_answers(tmp_path: Path) -> None:
