@@ -112,7 +112,7 @@ def kept_bytes(run: Path) -> dict[str, bytes]:
     return {name: (run / name).read_bytes() for name in names if (run / name).exists()}
 
 
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("state", ["finished", "stopped"])
 def test_every_damage_to_every_file_is_said_by_verify(
     state: str, every: int, request: pytest.FixtureRequest, tmp_path: Path
@@ -128,7 +128,7 @@ def test_every_damage_to_every_file_is_said_by_verify(
     assert silent == []
 
 
-@pytest.mark.parametrize("every", [29, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("every", [61, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 @pytest.mark.parametrize("state", ["finished", "stopped"])
 def test_resume_refuses_what_is_damaged_or_makes_it_again(
     state: str,
