@@ -32,6 +32,12 @@ from softprompt.sharding import shard
 from softprompt.signals import stoppable
 
 
+_STOPPED = (
+    "stopped; checkpoints, prompts and scores so far are kept, a decoding that was under way starts again. "
+    "Run the same command with --resume to go on."
+)
+
+
 def run_recipe(
     recipe: Recipe, folder: str | Path, *, resume: bool = False, allow_change: Sequence[str] = (), quiet: bool = False
 ) -> list[ArmResult]:
@@ -55,10 +61,7 @@ def run_recipe(
     require_known(allow_change, resume)
     folder = Path(folder)
     with (
-        stoppable(
-            "stopped; checkpoints, prompts and scores so far are kept, a decoding that was under way starts again. "
-            "Run the same command with --resume to go on."
-        ),
+        stoppable(_STOPPED),
         joined() as world,
     ):
         recipe = as_started(recipe, folder) if resume else recipe

@@ -93,9 +93,7 @@ def training_steps(
     modes = Modes(backbone, method, config)
     for step in range(start, total):
         modes.restore()
-        rate = learning_rate(config, step, total)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step, total, group["highest"])
+        rate = _set_rates(optimizer, config, step, total)
         indices, ready = next(batches)
         chosen, drawn = [pairs[i] for i in indices], step_seed(seed, step, world.rank)
         while (done := passes.within_memory(chosen, rows, drawn, step, ready)) is None:
@@ -117,6 +115,13 @@ def training_steps(
         optimizer.zero_grad(set_to_none=True)
         require_finite(trained, step + 1)
         yield StepRecord(step + 1, plan.passes(step + 1), loss, rate, norm, *seen, rows)
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, total: int) -> float:
+    """Give every parameter group its rate of this step; the recipe's own rate is returned."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(config, step, total, group["highest"])
+    return learning_rate(config, step, total)
 
 
 class NonFiniteError(TrainingError):
