@@ -31,7 +31,6 @@ from softprompt.sealed import write_sealed_json, write_sealed_text
 from softprompt.sharding import shard
 from softprompt.signals import stoppable
 
-
 _STOPPED = (
     "stopped; checkpoints, prompts and scores so far are kept, a decoding that was under way starts again. "
     "Run the same command with --resume to go on."
