@@ -67,6 +67,16 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     assert checkpoint.steps(tmp_path) == [7, 8]
 
 
+def test_what_killed_writes_left_beside_is_removed_by_the_next_save(tmp_path: Path) -> None:
+    """Of a step too that was put back from one of them, or dropped since; a name that is not ours stays."""
+    save(tmp_path, 3)
+    (tmp_path / "step-000003").rename(tmp_path / f".step-000003.{'a' * 16}.tmp")
+    (tmp_path / f".step-000003.{'b' * 16}.tmp").mkdir()
+    (tmp_path / ".step-000003.mine").mkdir()
+    save(tmp_path, 6)
+    assert names(tmp_path) == [".step-000003.mine", "step-000006"]
+
+
 def test_saving_never_drops_the_checkpoint_it_has_just_written(tmp_path: Path) -> None:
     """After a fall back to an earlier step, later folders (damaged ones) lie about."""
     save(tmp_path, 2, 4, 6)

@@ -19,7 +19,14 @@ from torch import Tensor
 from softprompt.console import say
 from softprompt.distributed import World
 from softprompt.errors import CheckpointError
-from softprompt.files import MANIFEST, in_the_way, save_tensors, verify_manifest, write_folder_atomic
+from softprompt.files import (
+    MANIFEST,
+    clear_left_beside,
+    in_the_way,
+    save_tensors,
+    verify_manifest,
+    write_folder_atomic,
+)
 from softprompt.identity import Identity, Record
 from softprompt.plain import read_plain
 from softprompt.tensors import read_finite
@@ -92,6 +99,8 @@ def _make_room(folder: Path, path: Path) -> None:
 
 def prune(folder: Path, state: State, *, keep: int) -> None:
     """Drop all but the newest `keep` and the best, seen from `state`, where they are ours; warn of one that stays."""
+    for left in {match[1] for path in folder.glob(".step-*") if (match := re.match(r"\.(step-\d+)\.", path.name))}:
+        clear_left_beside(folder / left)  # of writes that were killed: the newest checkpoint is whole
     now = state.step
     later = [step for step in steps(folder) if step > now]  # damaged, or the run would have gone on from there
     for step in [*[step for step in steps(folder) if step <= now][:-keep], *later]:

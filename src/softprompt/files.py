@@ -47,7 +47,8 @@ def write_folder_atomic(folder: Path, fill: Callable[[Path], None]) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ConfigError(f"{folder}: expected a folder to put it in, got a file. Take another place.") from None
-    recover(folder, clean=True)
+    recover(folder)
+    clear_left_beside(folder)
     temporary, aside = beside(folder, "tmp"), beside(folder, "old")
     try:
         with _speaking_of(folder, temporary):
@@ -106,18 +107,22 @@ def in_the_way(folder: Path) -> str:
     return f"one with {_first(odd)} in it" if odd else ""
 
 
-def recover(folder: Path, *, clean: bool = False) -> None:
-    """Put a folder back that a kill left renamed aside, where there is none; `clean` removes what else was left."""
+def recover(folder: Path) -> None:
+    """Put a folder back that a kill left renamed aside, where there is none."""
     old, new = left_beside(folder, "old"), left_beside(folder, "tmp")
     if not kind_of(folder) and (old or new):
         back = next((one for one in (*old, *new) if _is_whole(one)), old[0] if old else None)
         if back is not None:
             with suppress(OSError):  # read-only: then it stays where it is
                 back.rename(folder)
-    if clean:
-        for left in (*old, *new):
-            if kind_of(left) == "a folder" and (left in new or not in_the_way(left)):
-                shutil.rmtree(left, ignore_errors=True)
+
+
+def clear_left_beside(folder: Path) -> None:
+    """Remove what writes of `folder` that were killed left beside it, where it is ours."""
+    old, new = left_beside(folder, "old"), left_beside(folder, "tmp")
+    for left in (*old, *new):
+        if kind_of(left) == "a folder" and (left in new or not in_the_way(left)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 class Listed(BaseModel):
