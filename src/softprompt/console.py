@@ -27,9 +27,10 @@ class Progress:
         if self._start_at is None:
             self._start_at = min(self.done, done)
         self.done = done
-        now = time.monotonic()
-        live = sys.stderr.isatty()
-        if self.quiet or (not force and now - self._shown < (0.5 if live else 10.0)):
+        if self.quiet:
+            return
+        now, live = time.monotonic(), sys.stderr.isatty()
+        if not force and now - self._shown < (0.5 if live else 10.0):
             return
         self._shown = now
         rate = (done - self._start_at) / max(now - self._started, 1e-9)

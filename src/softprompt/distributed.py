@@ -53,7 +53,7 @@ class World:
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is true in any process."""
-        return self.sums([float(flag)])[0] > 0
+        return flag if self.size == 1 else self.sums([float(flag)])[0] > 0
 
     def sums(self, values: Sequence[float]) -> list[float]:
         """The sums of each value over all processes, in float64."""
@@ -100,11 +100,13 @@ class World:
             for tensor in tensors:
                 _sent(dist.broadcast, tensor, 0)
 
-    @torch.no_grad()
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Make every gradient the sum over all processes; one that no process has stays none."""
-        if self.size == 1:
-            return
+        if self.size > 1:
+            self._sum_gradients(parameters)
+
+    @torch.no_grad()
+    def _sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         there = self.sums([float(parameter.grad is not None) for parameter in parameters])
         gradients = []
         for parameter, having in zip(parameters, there, strict=True):

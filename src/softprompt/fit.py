@@ -192,7 +192,8 @@ class _Sitting:
 
     def log(self, record: StepRecord) -> None:
         self._write({name: getattr(record, name) for name in StepRecord.__slots__})
-        self.state = replace(self.state, micro_batch=record.micro_batch)
+        if record.micro_batch != self.state.micro_batch:
+            self.state = replace(self.state, micro_batch=record.micro_batch)
         last = record.step == self.total
         self.progress.update(record.step, f"loss {record.loss:.4f}", force=last)
         if self.metrics is not None and record.step % self.config.log_every == 0:

@@ -10,6 +10,8 @@ from typing import Any
 from softprompt.errors import CheckpointError
 from softprompt.plain import naming, open_plain, read_plain
 
+_JSON = json.JSONEncoder(allow_nan=False)
+
 
 class MetricsLog:
     """The file, open to be written behind what a checkpoint knows of."""
@@ -56,7 +58,7 @@ class MetricsLog:
 
     def write(self, line: dict[str, Any]) -> None:
         """One more line. OSError names the file: a full disk takes a part and then says so."""
-        raw = json.dumps(line, allow_nan=False).encode() + b"\n"
+        raw = _JSON.encode(line).encode() + b"\n"
         rest = memoryview(raw)
         with naming(self.path):
             while rest:
