@@ -7,7 +7,7 @@ called; if not, it changes nothing. Gradient checkpointing recomputes with what 
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any, Protocol
 
 from torch import nn
@@ -27,18 +27,14 @@ class Handle(Protocol):
         """Undo it."""
 
 
-@contextmanager
-def alone(model: nn.Module) -> Iterator[None]:
+def alone(model: nn.Module) -> AbstractContextManager[None]:
     """A steering's block: what steers `model` outside of it does not act inside, and does again behind it."""
-    with _set({key: part for key, part in _ACTING.get().items() if key[0] is not model}):
-        yield
+    return _Changed(lambda acting: {key: part for key, part in acting.items() if key[0] is not model})
 
 
-@contextmanager
-def acting(model: nn.Module, slot: str, part: Any) -> Iterator[None]:
+def acting(model: nn.Module, slot: str, part: Any) -> AbstractContextManager[None]:
     """Inside the block `part` acts on `model`, instead of what stood in that slot."""
-    with _set({**_ACTING.get(), (model, slot): part}):
-        yield
+    return _Changed(lambda acting: {**acting, (model, slot): part})
 
 
 @contextmanager
@@ -48,29 +44,57 @@ def hooked(model: nn.Module, slot: str, register: Callable[[Callable[[], bool]],
     A hook that does not act has to return None. It may be called without keyword arguments where another thread
     removes it at that moment.
     """
-    own = _Hooks(lambda: register(lambda: part_of(model, slot) is own))
-    with own.there(), acting(model, slot, own):
+    own = _Hooks(model, slot, register)
+    with _There(own), acting(model, slot, own):
         yield
+
+
+class _Changed(AbstractContextManager[None]):
+    """Inside the block acts what `change` makes of that which acts where it begins.
+
+    A class, as every step goes through several of them, which cost a fraction of what generators do.
+    """
+
+    def __init__(self, change: Callable[[_Acting], _Acting]) -> None:
+        self._change = change
+
+    def __enter__(self) -> None:
+        self._token: Token[_Acting] = _ACTING.set(self._change(_ACTING.get()))
+
+    def __exit__(self, *exception: object) -> None:
+        _ACTING.reset(self._token)
 
 
 class _Hooks:
     """A part that acts through hooks on modules; registered while one block at least is open."""
 
-    def __init__(self, register: Callable[[], list[Handle]]) -> None:
-        self._register = register
+    def __init__(self, model: nn.Module, slot: str, register: Callable[[Callable[[], bool]], list[Handle]]) -> None:
+        self._model, self._slot, self._register = model, slot, register
         self.registered = False
 
-    @contextmanager
-    def there(self) -> Iterator[None]:
-        """Registered inside the block; where they are already, nothing is done."""
-        handles = [] if self.registered else self._register()
-        before, self.registered = self.registered, True
-        try:
-            yield
-        finally:
-            self.registered = before
-            for handle in handles:
-                handle.remove()
+    def register(self) -> list[Handle]:
+        """Put the hooks on their modules."""
+        return self._register(self._acts)
+
+    def _acts(self) -> bool:
+        return part_of(self._model, self._slot) is self
+
+
+class _There(AbstractContextManager[None]):
+    """Hooks are registered inside the block; where they are already, nothing is done."""
+
+    def __init__(self, hooks: _Hooks) -> None:
+        self._hooks = hooks
+
+    def __enter__(self) -> None:
+        self._before = self._hooks.registered
+        self._handles = [] if self._before else self._hooks.register()
+        self._hooks.registered = True
+
+    def __exit__(self, *exception: object) -> None:
+        self._hooks.registered = self._before
+        for handle in self._handles:
+            handle.remove()
 
 
 def part_of(model: nn.Module, slot: str) -> Any:
@@ -102,15 +126,6 @@ def _recomputed(acting: _Acting) -> Iterator[None]:
     with ExitStack() as stack:
         for (_, slot), part in acting.items():
             if slot == BLOCKS and isinstance(part, _Hooks):
-                stack.enter_context(part.there())
-        stack.enter_context(_set(acting))
+                stack.enter_context(_There(part))
+        stack.enter_context(_Changed(lambda _: acting))
         yield
-
-
-@contextmanager
-def _set(acting: _Acting) -> Iterator[None]:
-    token = _ACTING.set(acting)
-    try:
-        yield
-    finally:
-        _ACTING.reset(token)

@@ -4,8 +4,8 @@ Whoever calls the backbone (the loss, `generate`, a user's own loop) numbers its
 hook in front of the forward moves them, so no caller needs to know that there is a prefix.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -19,8 +19,7 @@ from softprompt.inject import for_each, limit_to
 Arguments = dict[str, Any]
 
 
-@contextmanager
-def text_starts_at(model: PreTrainedModel, position: int | Tensor, *, first: int = 0) -> Iterator[None]:
+def text_starts_at(model: PreTrainedModel, position: int | Tensor, *, first: int = 0) -> AbstractContextManager[None]:
     """Inside the block every token of every row stands `position` later than it would.
 
     A tensor (B,) gives each row a position of its own; rows may come expanded by beams. `first` is where the
@@ -31,8 +30,7 @@ def text_starts_at(model: PreTrainedModel, position: int | Tensor, *, first: int
         start = for_each(position, len(arguments["input_ids"]))[:, None] if isinstance(position, Tensor) else position
         return arguments | {"position_ids": _positions(arguments, first) + start}
 
-    with _changed_arguments(model, move):
-        yield
+    return _changed_arguments(model, move)
 
 
 def with_mark(model: PreTrainedModel, source: Sequence[int]) -> tuple[int, ...]:
@@ -40,8 +38,7 @@ def with_mark(model: PreTrainedModel, source: Sequence[int]) -> tuple[int, ...]:
     return (*source[:-1], source[-1] + vocabulary_size(model))
 
 
-@contextmanager
-def between(model: PreTrainedModel, length: int, *, shifted: bool, first: int = 0) -> Iterator[None]:
+def between(model: PreTrainedModel, length: int, *, shifted: bool, first: int = 0) -> AbstractContextManager[None]:
     """Inside the block the active prefix is seen from each row's marked token on, and by all of a row without a mark.
 
     A row without one is the continuation of a row that had it. Where `shifted`, what sees the infix stands `length`
@@ -65,12 +62,12 @@ def between(model: PreTrainedModel, length: int, *, shifted: bool, first: int = 
             arguments = arguments | {"attention_mask": torch.ones_like(ids_BT)}
         return arguments | {"input_ids": words_BT, "position_ids": moved_BT}
 
-    with _changed_arguments(model, see):
-        yield
+    return _changed_arguments(model, see)
 
 
-@contextmanager
-def _changed_arguments(model: PreTrainedModel, change: Callable[[Arguments], Arguments]) -> Iterator[None]:
+def _changed_arguments(
+    model: PreTrainedModel, change: Callable[[Arguments], Arguments]
+) -> AbstractContextManager[None]:
     def register(acts: Callable[[], bool]) -> list[Handle]:
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: Arguments | None = None) -> Any:
             if kwargs is None or not acts():
@@ -80,8 +77,7 @@ def _changed_arguments(model: PreTrainedModel, change: Callable[[Arguments], Arg
 
         return [model.register_forward_pre_hook(before, with_kwargs=True)]
 
-    with hooked(model, ARGUMENTS, register):
-        yield
+    return hooked(model, ARGUMENTS, register)
 
 
 def _positions(arguments: Arguments, first: int) -> Tensor:
