@@ -220,20 +220,16 @@ def form_of(facts: PrefixFacts | PromptFacts) -> PrefixForm | VirtualTokenForm:
 
 def split(numbers_PW: Tensor, sites: Sequence[Site]) -> dict[str, PrefixKV]:
     """Cut (P, W) into each site's keys and values (H, P, D)."""
-    parts = torch.split(numbers_PW, [site.width for site in sites], dim=1)
-    return {site.name: _site_kv(part, site) for site, part in zip(sites, parts, strict=True)}
+    shapes = [shape for site in sites for shape in ((site.kv_heads, site.key_dim), (site.kv_heads, site.value_dim))]
+    if len(set(shapes)) == 1:  # as in most backbones: one cut for all
+        halves_HPD = iter(numbers_PW.reshape(-1, len(shapes), *shapes[0]).permute(1, 2, 0, 3).unbind())
+    else:
+        parts = torch.split(numbers_PW, [heads * dim for heads, dim in shapes], dim=1)
+        halves_HPD = (part.reshape(-1, *shape).transpose(0, 1) for part, shape in zip(parts, shapes, strict=True))
+    return {site.name: PrefixKV(next(halves_HPD), next(halves_HPD)) for site in sites}
 
 
 def join(keys_and_values: Mapping[str, PrefixKV], sites: Sequence[Site]) -> Tensor:
     """Inverse of `split`: (P, W)."""
     parts = ((keys_and_values[site.name].key, keys_and_values[site.name].value) for site in sites)
     return torch.cat([half_HPD.transpose(0, 1).flatten(1) for pair in parts for half_HPD in pair], dim=1)
-
-
-def _site_kv(part_PW: Tensor, site: Site) -> PrefixKV:
-    widths = [site.kv_heads * site.key_dim, site.kv_heads * site.value_dim]
-    keys, values = torch.split(part_PW, widths, dim=1)
-    return PrefixKV(
-        keys.reshape(-1, site.kv_heads, site.key_dim).transpose(0, 1),
-        values.reshape(-1, site.kv_heads, site.value_dim).transpose(0, 1),
-    )

@@ -9,10 +9,9 @@ This is the only module that imports transformers' attention interface.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -113,10 +112,9 @@ class _Active:
     """Boolean: the tokens of the current forward that see the prefix; None: all."""
 
 
-@contextmanager
 def inject(
     model: nn.Module, prefixes: Mapping[str, PrefixKV | PrefixRows], *, shared: bool = False, beside: bool = False
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Make `prefixes` (site name -> keys and values) visible to every token of every row inside the block.
 
     Args:
@@ -132,9 +130,23 @@ def inject(
 
     The block must cover the backward pass too where gradient checkpointing recomputes the forward.
     """
-    modules = {attrgetter(name)(model): kv for name, kv in prefixes.items()}
-    with acting(model, PREFIX, _Active(modules, shared, beside)):
-        yield
+    known = {"": model}
+    modules = {_module(name, known): kv for name, kv in prefixes.items()}
+    return acting(model, PREFIX, _Active(modules, shared, beside))
+
+
+def _module(path: str, known: dict[str, nn.Module]) -> nn.Module:
+    """The module of a dotted path, which is added to the `known` ones, as are those on the way. KeyError: none there.
+
+    Layers share most of their way, and an attribute of a module is slow to look up.
+    """
+    module = known.get(path)
+    if module is None:
+        parent, _, name = path.rpartition(".")
+        module = _module(parent, known)._modules[name]
+        assert module is not None
+        known[path] = module
+    return module
 
 
 def for_each(values: Tensor, batch: int) -> Tensor:
