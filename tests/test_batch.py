@@ -111,6 +111,15 @@ def test_collate_keeps_the_ids_positions_and_labels_of_real_tokens(side: str) ->
     assert next(labels, None) is None
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_nothing_predicts_the_first_token_of_a_row_without_a_source(side: str) -> None:
+    rows = collate([Encoded((), (5, 6, 7)), Encoded((8, 9), (4, 3)), Encoded((), (2,))], 0, side=side, first=2)
+    starts = [1, 0, 3] if side == "left" else [0, 0, 0]
+    assert rows.at_N.tolist() == [starts[0], starts[0] + 1, 4 + 1, 4 + 2]
+    assert rows.labels_N.tolist() == [6, 7, 4, 3]
+    assert [row[start] for row, start in zip(rows.position_ids_BT.tolist(), starts, strict=True)] == [2, 2, 2]
+
+
 def test_sources_are_padded_on_the_left_and_carry_no_labels() -> None:
     rows = collate_sources([(5, 6, 7), (8,)], 0)
     assert rows.input_ids_BT.tolist() == [[5, 6, 7], [0, 0, 8]]

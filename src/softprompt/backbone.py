@@ -151,7 +151,7 @@ class Backbone:
         """Longest target of an encoder-decoder in tokens, or None: no limit, or in the window of all the text."""
         return None if self.family == "causal" else _positions_of(self.model.config, "decoder", "target")
 
-    @property
+    @cached_property
     def family(self) -> str:
         """`seq2seq` for an encoder-decoder, else `causal`."""
         return "seq2seq" if self.model.config.is_encoder_decoder else "causal"
@@ -162,9 +162,12 @@ class Backbone:
         assert self.tokenizer is not None
         return int(self.tokenizer.eos_token_id)
 
-    @property
+    @cached_property
     def pad_id(self) -> int:
-        """What fills short rows: the end of text in the causal family, the tokenizer's pad token in the other."""
+        """What fills short rows: the end of text in the causal family, the tokenizer's pad token in the other.
+
+        Looked up once, as every batch asks for it and a tokenizer takes long to answer.
+        """
         pad = None if self.tokenizer is None or self.family == "causal" else self.tokenizer.pad_token_id
         return self.eos_id if pad is None else int(pad)
 
