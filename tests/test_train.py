@@ -22,6 +22,7 @@ from softprompt.optim import make_optimizer, optimizer_state, restore_optimizer
 from softprompt.precision import autocast, has_bfloat16
 from softprompt.steps import Plan
 from softprompt.train import (
+    Modes,
     make_plan,
     prepare_mode,
     step_seed,
@@ -257,6 +258,20 @@ def loss_and_gradients(
         thread.start()
         thread.join()
     return loss.item(), factories.gradients(list(method.trainable().values()))
+
+
+def test_modes_are_as_they_were_whatever_was_done_between_steps() -> None:
+    bone = factories.backbone("gpt2")
+    method = factories.prefix(bone)
+    modes = Modes(bone, method, config(frozen_dropout=True))
+    modules = [*bone.model.modules(), *method.modules()]
+    wanted = [module.training for module in modules]
+    assert all(wanted)
+    for change in (bone.model.eval, method.eval, modules[-1].eval, bone.model.transformer.drop.eval):
+        change()
+        assert [module.training for module in modules] != wanted
+        modes.restore()
+        assert [module.training for module in modules] == wanted
 
 
 CHECKPOINTED = [
