@@ -3,6 +3,7 @@
 METEOR is missing wherever whole runs are tested (its Java program takes seconds to start); tests/metrics has it.
 """
 
+import gc
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -60,3 +61,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for number, case in enumerate(cases):
             if number not in kept:
                 case.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: runs collect garbage, and need not look at a million objects more."""
+    gc.collect()
+    gc.freeze()

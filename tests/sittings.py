@@ -1,5 +1,6 @@
 """A tiny run that may be stopped anywhere: one call of `fit`, ways to die in it, and what must not change."""
 
+import gc
 import multiprocessing
 import os
 import random
@@ -223,9 +224,15 @@ def processes() -> ForkServerContext:
 
 
 def start(body: Callable[..., None], *args: object) -> BaseProcess:
-    process = processes().Process(target=body, args=args)
+    process = processes().Process(target=warm, args=(body, *args))
     process.start()
     return process
+
+
+def warm(body: Callable[..., None], *args: object) -> None:
+    """Do `body` in a process that was forked; what the server imported is no garbage, and is not looked at for it."""
+    gc.freeze()
+    body(*args)
 
 
 def assert_killed(process: BaseProcess) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import factories
 import torch
-from sittings import config, die, pairs, processes, setup
+from sittings import config, die, pairs, processes, setup, start
 
 from softprompt import loss, passes
 from softprompt.backbone import Backbone
@@ -75,8 +75,7 @@ def begin(size: int, body: Callable[..., Any], *args: Any) -> Job:
         answer, speaker = processes().Pipe(duplex=False)
         torchrun = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1"}
         torchrun |= {"MASTER_PORT": port}
-        member = processes().Process(target=_member, args=(torchrun, speaker, body, args))
-        member.start()
+        member = start(_member, torchrun, speaker, body, args)
         members.append(member)
         answers.append(answer)
     return Job(members, answers)
