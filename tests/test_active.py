@@ -14,6 +14,7 @@ from softprompt.batch import Encoded, make_batch
 from softprompt.decode import decode_texts
 from softprompt.decode_config import DecodeConfig
 from softprompt.forms import PrefixForm, VirtualTokenForm
+from softprompt.inject import probe
 from softprompt.loss import target_nll
 from softprompt.method_config import Adapter
 from softprompt.methods import AdapterMethod, DeptMethod, Steering, Untuned
@@ -169,10 +170,10 @@ def test_a_recomputation_in_another_thread_sees_what_its_forward_saw(kind: str) 
 
 def test_sites_are_found_under_any_steering() -> None:
     bone = factories.backbone("llama")
-    want = bone.sites()
+    want = probe(bone.model)
     for make in KINDS.values():
         with make(bone, 1).attach(bone):
-            assert bone.sites() == want
+            assert probe(bone.model) == want
 
 
 def test_a_steering_of_another_backbone_stays() -> None:

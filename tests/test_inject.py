@@ -1,5 +1,6 @@
 """The injected prefix against transformers' own `past_key_values`, and that nothing of it stays behind."""
 
+import copy
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +12,7 @@ from factories import ARCHITECTURES
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
+from softprompt import backbone as backbone_module
 from softprompt.backbone import Backbone
 from softprompt.batch import Batch
 from softprompt.errors import BackboneError
@@ -224,6 +226,26 @@ def test_probe_on_the_meta_device_finds_the_same_sites(name: str) -> None:
         weightless = AutoModelForCausalLM.from_config(bone.model.config)
     install(weightless)
     assert probe(weightless) == bone.sites()
+
+
+def test_the_probe_is_made_once_for_all_backbones_that_are_built_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    bone, probed = factories.backbone("llama"), []
+    monkeypatch.setattr(backbone_module, "probe", lambda model, **how: probed.append(model) or probe(model, **how))
+    want = bone.sites(one_call=True)
+    alike = replace(bone, model=copy.deepcopy(bone.model))
+    assert bone.sites() == alike.sites() == alike.sites(one_call=True) == want == probe(alike.model)
+    assert probed == [bone.model]
+    wider, shorter = copy.deepcopy(bone.model), copy.deepcopy(bone.model)
+    wider.model.layers[0].self_attn.k_proj = torch.nn.Linear(32, 32, bias=False)
+    wider.model.layers[0].self_attn.v_proj = torch.nn.Linear(32, 32, bias=False)
+    wider.model.layers[0].self_attn.num_key_value_groups = 1
+    del shorter.model.layers[1]
+    assert [site.kv_heads for site in replace(bone, model=wider).sites()] == [4, 2]
+    assert [site.name for site in replace(bone, model=shorter).sites()] == ["model.layers.0.self_attn"]
+    alike.model.set_attn_implementation("sdpa")
+    with pytest.raises(BackboneError, match="made 0 such calls"):
+        alike.sites()
+    assert len(probed) == 4
 
 
 def test_a_backbone_without_the_interface_is_refused_by_name() -> None:

@@ -55,6 +55,8 @@ class Backbone:
     """None only in the weightless form of `Backbone.plan`."""
     promises: Promises = field(default_factory=Promises)
     """What `load` found to hold of it, and what `plan` takes its architecture to keep."""
+    probed: dict[Any, tuple[Site, ...]] = field(default_factory=dict, repr=False, compare=False)
+    """Sites by how the model is built (see `sites`); what `replace` makes of a backbone shares them with it."""
 
     @classmethod
     def load(
@@ -186,8 +188,17 @@ class Backbone:
         return framing.shifted(targets_BT, self.decoder_start_id)
 
     def sites(self, *, one_call: bool = False) -> tuple[Site, ...]:
-        """The attention sites, found by a probe forward. Raises `BackboneError` as `inject.probe` does."""
-        return probe(self.model, one_call=one_call)
+        """The attention sites. Raises `BackboneError` as `inject.probe` does, whose forward is made once for a model.
+
+        Once for all that are built as it is, that is: of modules and parameters with the same names, classes and
+        shapes, with the same config. What was met there with `one_call` is what is met without.
+        """
+        built = _built(self.model)
+        for strict in (True, one_call):
+            if (built, strict) in self.probed:
+                return self.probed[built, strict]
+        self.probed[built, one_call] = sites = probe(self.model, one_call=one_call)
+        return sites
 
     def blocks(self, kind: str = "decoder") -> list[nn.Module]:
         """The blocks of the decoder (or `encoder`) from bottom to top: what the layers of a paper are.
@@ -231,6 +242,13 @@ class Backbone:
         for module in self.model.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 module._gradient_checkpointing_func = _recompute
+
+
+def _built(model: PreTrainedModel) -> tuple[Any, ...]:
+    """What decides which attention sites a model has."""
+    modules = tuple((name, type(module)) for name, module in model.named_modules())
+    shapes = tuple((name, parameter.shape) for name, parameter in model.named_parameters())
+    return model.config.to_json_string(), model.config._attn_implementation, modules, shapes
 
 
 def _digest(parameters: Mapping[str, Tensor], of_split: Callable[[DTensor], Tensor]) -> str:
