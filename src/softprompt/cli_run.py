@@ -37,9 +37,11 @@ def run_command(
         _print_dry_run(loaded, as_json)
         return
     from softprompt import report
+    from softprompt.machine import keep_imports
     from softprompt.run import run_recipe
     from softprompt.table import as_text
 
+    keep_imports()
     folder = out or Path("runs") / loaded.name
     results = run_recipe(loaded, folder, resume=resume, allow_change=allow_change or (), quiet=quiet)
     if not speaks():  # another process of the same job has the results
@@ -91,8 +93,10 @@ def sweep_command(
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     from softprompt import sweep, sweep_report
+    from softprompt.machine import keep_imports
     from softprompt.table import as_text
 
+    keep_imports()
     if dry_run:
         plans = sweep.dry_sweep(grid)
         print(_as_dicts(plans) if as_json else as_text(sweep.dry_table(plans)))
