@@ -110,7 +110,7 @@ def test_a_noop_start_is_the_backbone_to_the_bit_and_learns(name: str, place: st
     options = {"attention": "beside", "init": "noop", "positions": "unshifted", "hidden": 8}
     method = made(bone, place=place, reparam=reparam, **options)
     assert nll(bone, method, pairs) == nll(bone, Untuned(), pairs)
-    config = TrainConfig(batch_size=3, lr=5e-2, max_steps=15, precision="float32")
+    config = TrainConfig(batch_size=3, lr=5e-2, max_steps=6, precision="float32")
     for _ in training_steps(bone, method, make_optimizer(method, config), pairs, config, seed=0):
         pass
     method.set_mode(False)

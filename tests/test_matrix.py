@@ -10,12 +10,13 @@ from softprompt.errors import ConfigError
 from softprompt.methods import METHODS
 
 CELLS = [
-    (method, family, prop)
-    for prop in PROPERTIES
-    for family in FAMILIES
-    for method in CONFIGS
+    pytest.param(method, family, prop, marks=pytest.mark.slow if (column + row + line) % 2 else ())
+    for line, prop in enumerate(PROPERTIES)
+    for row, family in enumerate(FAMILIES)
+    for column, method in enumerate(CONFIGS)
     if refused(method, family, prop) is None
 ]
+"""By default every second cell, like the white squares of a board: any two of method, family and property meet."""
 
 
 @pytest.mark.parametrize(("method", "family", "prop"), CELLS)
