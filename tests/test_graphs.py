@@ -96,8 +96,14 @@ def trained(family: str, kind: str, **changes: Any) -> tuple[list[float], dict[s
     return losses, {name: value.clone() for name, value in state(method).items()}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", METHODS_TRIED)
+@pytest.mark.parametrize(
+    ("kind", "family"),
+    [
+        pytest.param(kind, family, marks=pytest.mark.slow if (column + row) % 2 else ())
+        for column, kind in enumerate(METHODS_TRIED)
+        for row, family in enumerate(FAMILIES)
+    ],
+)
 def test_captured_passes_train_as_launched_ones_and_read_nothing_back(
     kind: str, family: str, captured: list[Graphs]
 ) -> None:

@@ -134,7 +134,6 @@ def losses(world: World, kind: str, split: bool, family: str, changes: dict[str,
     """What the steps of a run came to in this process, and all its trained numbers at the end."""
     bone, method = learner(kind, world, split=split, family=family)
     before = bone.frozen_hash()
-    changes = {"max_steps": 50, **changes}
     if world.size > 1 and "at_once" in changes:
         passes.target_nll = partial(passes.target_nll, at_once=changes["at_once"])
     settings = config(**{name: value for name, value in changes.items() if name != "at_once"})
