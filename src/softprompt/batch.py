@@ -294,24 +294,25 @@ def _padded(
     first: int = 0,
     numbered: bool = True,
 ) -> Batch:
-    """See `collate`. Row by row in lists, which are cheaper for so little than calls of numpy or torch."""
+    """See `collate`. With few calls of numpy, whose first ones in a step cost more than what they do; none of torch."""
     longest = max([len(source) + len(target) for source, target in zip(sources, targets, strict=True)])
-    ids, mask, positions, at, labels = list[int](), list[int](), list[int](), list[int](), list[int]()
-    for source, target in zip(sources, targets, strict=True):
-        length = len(source) + len(target)
-        behind = longest - length if side == "right" else 0
-        before = longest - length - behind
-        start = len(ids) + before
-        ids += (*[pad_id] * before, *source, *target, *[pad_id] * behind)
-        mask += [0] * before + [1] * length + [0] * behind
-        positions += (*[0] * before, *range(first, first + length), *[0] * behind)
-        unseen = 0 if source else 1  # nothing stands before the first token of all to predict it
-        at += range(start + len(source) + unseen - 1, start + length - 1)
-        labels += target[unseen:]
-    arrays = (np.fromiter(values, np.int64, len(values)) for values in (ids, mask, positions, at, labels))
-    ids_N, mask_N, positions_N, at_N, labels_N = map(torch.from_numpy, arrays)
     shape = len(sources), longest
-    return Batch(ids_N.view(shape), mask_N.view(shape), positions_N.view(shape), at_N, labels_N, numbered=numbered)
+    mask_BT, positions_BT = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    numbers_T = np.arange(first, first + longest)
+    ids, at = list[int](), list[int]()
+    for row, (source, target) in enumerate(zip(sources, targets, strict=True)):
+        pads = [pad_id] * (longest - len(source) - len(target))
+        ids += (*source, *target, *pads) if side == "right" else (*pads, *source, *target)
+        start = 0 if side == "right" else len(pads)
+        end = start + len(source) + len(target)
+        mask_BT[row, start:end] = 1
+        positions_BT[row, start:end] = numbers_T[: end - start]
+        seen = max(len(source), 1)  # nothing stands before the first token of all to predict it
+        at += range(row * longest + start + seen - 1, row * longest + end - 1)
+    flat_ids, at_N = np.fromiter(ids, np.int64, len(ids)), np.fromiter(at, np.int64, len(at))
+    arrays = flat_ids.reshape(shape), mask_BT, positions_BT, at_N, flat_ids[at_N + 1]
+    ids_BT, mask, positions, predicting, labels = map(torch.from_numpy, arrays)
+    return Batch(ids_BT, mask, positions, predicting, labels, numbered=numbered)
 
 
 def collate_sources(sources: Sequence[Sequence[int]], pad_id: int, *, first: int = 0) -> Batch:
