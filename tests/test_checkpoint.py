@@ -77,6 +77,21 @@ def test_what_killed_writes_left_beside_is_removed_by_the_next_save(tmp_path: Pa
     assert names(tmp_path) == [".step-000003.mine", "step-000006"]
 
 
+def test_pruning_leaves_what_is_not_of_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def saved(step: int, keep: int) -> None:
+        whole = checkpoint.Checkpoint({}, {}, checkpoint.State(step, 0))
+        checkpoint.save(tmp_path, whole, keep=keep)
+
+    for step in (1, 2, 3):
+        saved(step, 9)
+    (tmp_path / "step-000001" / "thesis.txt").write_text("x")
+    (tmp_path / "step-000099").write_text("mine")
+    saved(4, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000001", "step-000004", "step-000099"]
+    err = capsys.readouterr().err
+    assert "step-000001 was not removed: 'thesis.txt' in it" in err and "step-000099 was not removed: it is no" in err
+
+
 def test_saving_never_drops_the_checkpoint_it_has_just_written(tmp_path: Path) -> None:
     """After a fall back to an earlier step, later folders (damaged ones) lie about."""
     save(tmp_path, 2, 4, 6)

@@ -1,7 +1,7 @@
 """Faults that a run must survive, each named by its number: damage, full disks, bad numbers, no memory, two at once.
 
 `make faults` runs them at full size and prints what each comes to; the default suite runs a part of each. Numbers 1 and
-2 are in test_kills.py, 5 in test_signals.py, 12 in test_resume.py, 15 in test_sweep_kills.py.
+2 are in test_kills.py, 5 in test_signals.py, 9 in test_lock_faults.py, 12 in test_resume.py, 15 in test_sweep_kills.py.
 """
 
 import errno
@@ -11,7 +11,6 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from io import StringIO
@@ -30,13 +29,11 @@ from sittings import (
     config,
     crash,
     crash_at_forward,
-    die,
     newest,
     result,
     said,
     setup,
     sit,
-    start,
 )
 from torch import Tensor
 
@@ -44,9 +41,8 @@ from softprompt import checkpoint
 from softprompt import fit as fit_module
 from softprompt import passes as passes_module
 from softprompt.batch import Encoded
-from softprompt.errors import CheckpointError, ConfigError, TrainingError
+from softprompt.errors import CheckpointError, TrainingError
 from softprompt.fit import METRICS, fit
-from softprompt.lock import LOCK, locked
 from softprompt.methods import state
 from softprompt.optim import make_optimizer
 from softprompt.train import training_steps
@@ -315,52 +311,6 @@ def test_fault_08_out_of_memory_for_good_says_what_to_do(
     with pytest.raises(TrainingError, match=rf"step 4: out of memory with \d pairs? per .* {advice}"):
         sit(tmp_path, micro_batch=micro)
     assert newest(tmp_path) == 3
-
-
-# --- 9: two processes in one folder ----------------------------------------------------------------------------------
-
-
-def contend(folder: Path, ready: float) -> None:
-    """Take the lock or leave with exit code 2, as the command does; the holder writes two halves of a line."""
-    time.sleep(max(0.0, ready - time.time()))
-    try:
-        with locked(folder), (folder / "log").open("a", buffering=1) as log:
-            log.write("<")
-            time.sleep(0.05)
-            log.write(">\n")
-    except ConfigError as error:
-        assert "is in use by" in str(error)
-        sys.exit(error.exit_code)
-
-
-@pytest.mark.parametrize("races", [5, pytest.param(50, marks=pytest.mark.slow)])
-def test_fault_09_two_processes_in_one_folder(races: int, tmp_path: Path) -> None:
-    codes: list[int | None] = []
-    for _ in range(races):
-        ready = time.time() + 0.15
-        pair = [start(contend, tmp_path, ready) for _ in range(2)]
-        for process in pair:
-            process.join(60)
-        codes += [process.exitcode for process in pair]
-    lines = (tmp_path / "log").read_text()
-    said(f"fault 9: {races} races: {codes.count(0)} held the folder, {codes.count(2)} were refused with exit code 2")
-    assert set(codes) <= {0, 2} and codes.count(0) >= races and 2 in codes
-    assert lines == "<>\n" * codes.count(0)
-
-
-def test_fault_09_a_lock_of_a_dead_process_does_not_block(tmp_path: Path) -> None:
-    child = os.fork()
-    if child == 0:
-        with locked(tmp_path):
-            die()
-    os.waitpid(child, 0)
-    assert (tmp_path / LOCK).read_text() == f"{child}\n"
-    with (
-        locked(tmp_path),
-        pytest.raises(ConfigError, match=rf"is in use by process {os.getpid()}\. Wait"),
-        locked(tmp_path),
-    ):
-        pass
 
 
 # --- 10, 11 and 13: the same again -----------------------------------------------------------------------------------

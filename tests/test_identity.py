@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from finished_runs import as_before, edited, flip, problems, unfinished, unsealed
 from jobs import tiny_job
 from test_cli import call
 
@@ -20,9 +21,7 @@ from softprompt.files import MANIFEST, write_manifest
 from softprompt.grid import load_grid
 from softprompt.identity import Made
 from softprompt.run import run_recipe
-from softprompt.sealed import SEAL, write_sealed_json
 from softprompt.sweep import run_sweep
-from softprompt.verify import verify
 
 QUICK = ["train.max_steps=3", "train.save_every=1", "train.keep=3", "untuned=false", "score.metrics=[chrf]"]
 
@@ -58,26 +57,6 @@ def out(run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(run, tmp_path / "out")
 
 
-def unfinished(run: Path) -> Path:
-    """The same as if it had been stopped after step 2."""
-    for path in (run / "scores.json", run / "README.md"):
-        path.unlink()
-    for name in ("prompt", "predictions", "checkpoints/step-000003"):
-        shutil.rmtree(run / name)
-    write_sealed_json(run / "status.json", {"status": "interrupted"})
-    return run
-
-
-def flip(path: Path, at: float = 0.5) -> None:
-    raw = bytearray(path.read_bytes())
-    raw[int(len(raw) * at)] ^= 1
-    path.write_bytes(raw)
-
-
-def problems(run: Path) -> str:
-    return "\n".join(str(one) for one in verify(run) if one.problem)
-
-
 # --- F2: a record that is missing or damaged -------------------------------------------------------------------------
 
 HARM: dict[str, Callable[[Path], object]] = {
@@ -86,16 +65,9 @@ HARM: dict[str, Callable[[Path], object]] = {
     "a bit flipped": flip,
     "emptied": lambda path: path.write_text(""),
     "{}": lambda path: path.write_text("{}"),
-    "without its checksum": lambda path: _unseal(path),
+    "without its checksum": lambda path: unsealed(path),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
 }
-
-
-def _unseal(path: Path) -> None:
-    if path.suffix == ".json":
-        path.write_text(json.dumps({key: v for key, v in json.loads(path.read_text()).items() if key != SEAL}))
-    else:
-        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
 
 
 @pytest.mark.parametrize("state", ["finished", "stopped"])
@@ -148,12 +120,6 @@ def test_data_and_weights_that_env_json_does_not_name_are_not_known(job: Path, o
 
 
 # --- F4, F7: scores, predictions, logs -------------------------------------------------------------------------------
-
-
-def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 BAD_SCORES: dict[str, Callable[[Path], object]] = {
@@ -321,24 +287,6 @@ def test_the_digest_of_a_recipe_is_of_what_counts(job: Path) -> None:
 # --- runs of versions that kept no records ---------------------------------------------------------------------------
 
 
-def as_before(run: Path) -> None:
-    """A run folder as versions without checksums and records wrote it."""
-    for path in [*run.rglob("recipe.yaml"), *run.rglob("README.md"), run / "env.json", run / "status.json"]:
-        if path.exists():
-            _unseal(path)
-    edited(run / "env.json", lambda env: [env.pop(key) for key in ("format", "records", "unrecorded")])
-    for path in run.rglob("scores.json"):
-        edited(path, lambda kept: [kept.pop(key) for key in (SEAL, "record", "predictions")])
-    for path in run.rglob("splits.json"):
-        edited(path, lambda kept: [kept.pop(key) for key in (SEAL, "record")])
-    for path in run.glob(f"checkpoints/*/{STATE}"):
-        edited(path, lambda state: [state.pop(key) for key in ("metrics_sha256", "record")])
-        write_manifest(path.parent)
-    for path in run.glob("prompt/softprompt.json"):
-        edited(path, lambda facts: facts.pop("record"))
-        write_manifest(path.parent)
-
-
 @pytest.mark.parametrize("state", ["finished", "stopped"])
 def test_a_run_of_before_is_gone_on_with_and_that_is_said_once(
     state: str, job: Path, out: Path, capsys: pytest.CaptureFixture[str]
@@ -399,21 +347,6 @@ def test_a_newest_checkpoint_that_cannot_be_read_is_passed_over(
     assert {path.name.split("-")[0] for path in (out / "checkpoints").iterdir()} <= {"step", "damaged"}
     assert (out / "prompt" / "adapter_model.safetensors").read_bytes() == whole
     assert not problems(out)
-
-
-def test_pruning_leaves_what_is_not_of_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def saved(step: int, keep: int) -> None:
-        whole = checkpoint.Checkpoint({}, {}, checkpoint.State(step, 0))
-        checkpoint.save(tmp_path, whole, keep=keep)
-
-    for step in (1, 2, 3):
-        saved(step, 9)
-    (tmp_path / "step-000001" / "thesis.txt").write_text("x")
-    (tmp_path / "step-000099").write_text("mine")
-    saved(4, 1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000001", "step-000004", "step-000099"]
-    err = capsys.readouterr().err
-    assert "step-000001 was not removed: 'thesis.txt' in it" in err and "step-000099 was not removed: it is no" in err
 
 
 def test_a_kill_between_the_last_save_and_its_pruning_leaves_nothing_for_good(job: Path, out: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from factories import backbone_folder
+from finished_runs import as_before
 from jobs import tiny_job
-from test_identity import as_before
 
 from softprompt.config import load_recipe, task_recipe
 from softprompt.data import load
