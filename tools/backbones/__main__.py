@@ -28,6 +28,7 @@ SECONDS = 90
 
 
 def _work(name: str, answers: "multiprocessing.Queue[dict[str, Any]]") -> None:
+    os.dup2(2, 1)  # what transformers prints is no part of the JSON
     torch.set_num_threads(1)
     try:
         answers.put(measure.measure(name))
